@@ -1,0 +1,1 @@
+"""The engine: asyncio; the one writer, group commit, deduplication. No HTTP."""

@@ -1,0 +1,176 @@
+"""What a writer asks for and what comes of it: the general form of every write.
+
+The edges build a `Proposal` from a request; `Engine.transact` answers with an `Outcome` or raises
+`Problem`. A proposal's `edit` is the request's own language (put, patch, ...): `narrowed` turns it
+into the canonical patch of the root. Pure.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+from blake3 import blake3
+
+from kantad.values.content import MISSING, check, encode_json, equal, etag
+from kantad.values.diff import SAME
+from kantad.values.effect import assignment, effect, locate, removal, rooted
+from kantad.values.errors import Problem
+from kantad.values.patch import marshal
+from kantad.values.pointer import Path, format, lookup
+from kantad.values.touch import touched
+from kantad.values.translate import json_patch, merge_patch, merge_paths, operation_paths
+
+Edit = Literal["put", "patch", "merge", "json-patch", "delete", "post"]
+Ack = Literal["durable", "written", "applied"]
+ACKS: tuple[Ack, ...] = ("durable", "written", "applied")
+
+
+@dataclass(slots=True)
+class Condition:
+    """One precondition on the value at a path; members left at MISSING or None do not matter."""
+
+    path: Path
+    equals: Any = MISSING
+    exists: bool | None = None
+    etag: str | None = None
+    unchanged_since: str | int | None = None
+
+    def fails(self, root: Any) -> str | None:
+        """Why the condition does not hold for this root, or None (`unchanged_since` is the engine's to check)."""
+        value = lookup(root, self.path)
+        if self.exists is not None and (value is not MISSING) is not self.exists:
+            return "there is no value" if self.exists else "there is a value"
+        if self.equals is not MISSING and (value is MISSING or not equal(value, self.equals)):
+            return "the value is not equal"
+        if self.etag is not None and (value is MISSING or etag(value) != self.etag):
+            return "the etag does not match"
+        return None
+
+
+@dataclass(slots=True)
+class Proposal:
+    """A proposed change. `key` is the idempotency key, `base` a revision or cursor."""
+
+    path: Path
+    edit: Edit
+    body: Any = None
+    action: str = "patch"
+    user: str | None = None
+    m: int | None = None
+    base: str | int | None = None
+    key: str | None = None
+    conditions: list[Condition] = field(default_factory=list)
+    ack: Ack | None = None
+    dry_run: bool = False
+    foreign: bool = False
+    must_exist: bool = False
+
+    def fingerprint(self) -> str:
+        """`q` of the record: 8 hex digits over all that makes two requests the same one."""
+        conditions = [
+            [c.path, None if c.equals is MISSING else [c.equals], c.exists, c.etag, c.unchanged_since]
+            for c in self.conditions
+        ]
+        text = encode_json(
+            [self.edit, self.path, self.body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
+        )
+        return blake3(text).hexdigest(length=4)
+
+    def touches(self) -> list[Path]:
+        """The paths that the request is about, for `base`: equal, above or below one is a conflict."""
+        match self.edit:
+            case "patch":
+                return list(touched(self.body, self.path))
+            case "merge":
+                return merge_paths(self.body, self.path)
+            case "json-patch":
+                return operation_paths(self.body, self.path)
+            case _:
+                return [self.path]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a transaction came to. `rev`, `chain` and `micros` are of the change, or of the present when nothing changed."""
+
+    rev: int
+    chain: bytes
+    micros: int
+    changed: bool
+    replayed: bool = False
+    diff: Any = None
+    child: str | None = None  # of a `post`: the new key or index
+
+
+def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: int) -> tuple[Any, str | None]:
+    """The canonical patch of the root (or SAME) that a proposal amounts to, and a new child's key.
+
+    Raises `Problem`; the state is not touched.
+    """
+    path, edit = proposal.path, proposal.edit
+    if edit == "patch" and not path:
+        return effect(root, proposal.body, max_depth, proposal.foreign), None
+    steps, old = locate(root, path)
+    if old is MISSING and (proposal.must_exist or edit == "delete"):
+        raise Problem("not_found", "there is no value at this path", path=format(path))
+    if edit == "delete":
+        return removal(steps), None
+    room = max_depth - len(path)
+    try:
+        if edit == "put":
+            sub = _put(proposal, steps, old, room)
+        elif edit == "patch":
+            sub = effect(old, proposal.body, room, proposal.foreign)
+        elif edit == "merge":
+            sub = merge_patch(old, proposal.body, room, proposal.foreign)
+        elif edit == "json-patch":
+            sub = json_patch(old, proposal.body, room, proposal.foreign)
+        else:
+            return _post(proposal, steps, old, room, micros)
+    except Problem as problem:
+        raise _under(problem, path) from None
+    if not path and type(sub) is not dict and sub is not SAME:
+        raise _not_object()
+    if not path and type(sub) is dict and "$replace" in sub and type(sub["$replace"]) is not dict:
+        raise _not_object()
+    return (SAME if sub is SAME else rooted(steps, sub)), None
+
+
+def _not_object() -> Problem:
+    return Problem("invalid_value", "the root is an object", path="")
+
+
+def _under(problem: Problem, path: Path) -> Problem:
+    """The problem with its path told from the root."""
+    if problem.code in ("precondition_failed", "patch_mismatch") and "path" in problem.more:
+        problem.more["path"] = format(path) + problem.more["path"]
+    elif "path" not in problem.more:
+        problem.keys[:0] = path
+        if not problem.keys:
+            problem.more["path"] = ""
+    return problem
+
+
+def _put(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int) -> Any:
+    if not proposal.path and type(proposal.body) is not dict:
+        raise _not_object()
+    return assignment(old, proposal.body, room, proposal.foreign)
+
+
+def _post(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int, micros: int) -> tuple[Any, str]:
+    check(proposal.body, room - 1, proposal.foreign)
+    value = marshal(proposal.body)
+    if type(old) is list:
+        return rooted([*steps, (old, "-")], value), str(len(old))
+    if old is not MISSING and type(old) is not dict:
+        raise Problem("patch_mismatch", "a child can be added to an object or an array", path=format(proposal.path))
+    child = time_ordered_key(micros)
+    return rooted([*steps, (old, child)], value), child
+
+
+def time_ordered_key(micros: int) -> str:
+    """A new UUIDv7 (RFC 9562 section 5.7): the time in milliseconds, 12 bits of its fraction, 62 random bits."""
+    millis, rest = divmod(micros, 1000)
+    bits = millis << 80 | 7 << 76 | (rest * 4096 // 1000) << 64 | 2 << 62
+    return str(UUID(int=bits | int.from_bytes(os.urandom(8)) >> 2))

@@ -1,0 +1,63 @@
+"""Which idempotency keys were seen. Pure; the engine asks before any other condition.
+
+The window is the last 10,000 keyed changes, and beyond them all of the last 24 h up to 100,000.
+It is in the records (`id`, `q`), so a start reads it back. A keyed request that changed nothing
+is remembered too, by this process only.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from kantad.values.errors import Problem
+
+KEPT: Final = 10_000
+MOST: Final = 100_000
+DAY: Final = 24 * 3600 * 1_000_000
+
+
+@dataclass(slots=True)
+class Seen:
+    """A keyed request: its fingerprint and its first answer. `child` is not known of a record read back."""
+
+    q: str
+    rev: int
+    chain: bytes
+    micros: int
+    changed: bool
+    child: str | None = None
+
+
+class Window:
+    """The keyed changes of the window, oldest first, and the keyed requests that changed nothing."""
+
+    def __init__(self) -> None:
+        self.changes: dict[str, Seen] = {}
+        self.unchanged: dict[str, Seen] = {}
+
+    def find(self, key: str, q: str) -> Seen | None:
+        """The first answer to this request; raises `Problem("key_reused")` if the key was another's."""
+        seen = self.changes.get(key) or self.unchanged.get(key)
+        if seen is not None and seen.q != q:
+            raise Problem("key_reused", "this idempotency key was used for a different request", rev=seen.rev)
+        return seen
+
+    def add(self, key: str, seen: Seen) -> None:
+        """Remember a request and drop what left the window."""
+        if not seen.changed:
+            self.unchanged[key] = seen
+            if len(self.unchanged) > KEPT:
+                del self.unchanged[next(iter(self.unchanged))]
+            return
+        self.unchanged.pop(key, None)
+        self.changes[key] = seen
+        while len(self.changes) > KEPT:
+            oldest = next(iter(self.changes))
+            if len(self.changes) <= MOST and self.changes[oldest].micros > seen.micros - DAY:
+                break
+            del self.changes[oldest]
+
+    def forget_after(self, rev: int) -> None:
+        """Drop what was remembered of revisions that were rolled back."""
+        for kept in (self.changes, self.unchanged):
+            for key in [key for key, seen in kept.items() if seen.rev > rev]:
+                del kept[key]

@@ -1,0 +1,1 @@
+"""The store: blocking files; the log, recovery, reading back."""

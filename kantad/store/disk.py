@@ -1,0 +1,106 @@
+"""The calls to the operating system that durability depends on, as one seam for fault injection.
+
+The store makes every change to the disk through a `Disk`, given to it by its constructor; tests
+give one that writes short, fills up, fails to sync or stops at the n-th call. No logic here.
+"""
+
+import contextlib
+import fcntl
+import os
+from typing import Protocol
+
+
+class Disk(Protocol):
+    """What the store asks of the operating system; each raises OSError."""
+
+    def open(self, path: str, flags: int) -> int: ...
+    def close(self, fd: int) -> None: ...
+    def lock(self, fd: int) -> None: ...
+    def write(self, fd: int, data: bytes | memoryview) -> int: ...
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int: ...
+    def sync(self, fd: int) -> None: ...
+    def truncate(self, fd: int, size: int) -> None: ...
+    def fstat(self, fd: int) -> os.stat_result: ...
+    def stat(self, path: str) -> os.stat_result: ...
+    def link(self, source: str, target: str) -> None: ...
+    def rename(self, source: str, target: str) -> None: ...
+    def unlink(self, path: str) -> None: ...
+    def sync_folder(self, path: str) -> None: ...
+
+
+class RealDisk:
+    """The operating system itself. Files are created for their owner only."""
+
+    def open(self, path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def lock(self, fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
+
+    def sync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def stat(self, path: str) -> os.stat_result:
+        return os.stat(path)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def sync_folder(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def write_all(disk: Disk, fd: int, data: bytes) -> None:
+    """Write all of the data, however short the single writes are."""
+    view = memoryview(data)
+    while view:
+        view = view[disk.write(fd, view) :]
+
+
+def place(disk: Disk, path: str, data: bytes, *, replace: bool) -> None:
+    """Put a file of this content at this path, wholly or not at all, and durably.
+
+    It is written under another name, synced, then renamed (`replace`) or linked (which raises
+    FileExistsError where the path is taken), and the folder is synced.
+    """
+    temporary = f"{path}.new-{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(temporary)
+    fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        write_all(disk, fd, data)
+        disk.sync(fd)
+        if replace:
+            disk.rename(temporary, path)
+        else:
+            disk.link(temporary, path)
+    finally:
+        disk.close(fd)
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(temporary)
+    disk.sync_folder(os.path.dirname(path) or ".")

@@ -1,0 +1,134 @@
+"""Reading the past of a log: the changes after a revision, the chain at one, the idempotency window.
+
+Everything here reads a mapped file and keeps nothing. An `Anchor` is a known place to count
+revisions from.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from kantad.store.recovery import Recovered
+from kantad.values.framing import Frame, Framing, JsonLines
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Codec, Keyed, Snapshot, chain_after, micros_of
+
+KEYS_MOST: Final = 100_000
+KEYS_KEPT: Final = 10_000
+DAY: Final = 24 * 3600 * 1_000_000
+
+
+class Anchor(NamedTuple):
+    """A revision, the offset of the record behind it, and the chain there (None: not known)."""
+
+    rev: int
+    offset: int
+    chain: bytes | None
+
+
+class Logged(NamedTuple):
+    """What a conflict check needs of a change."""
+
+    rev: int
+    a: str
+    u: str | None
+    diff: Any
+
+
+class KeyedChange(NamedTuple):
+    """A keyed change: its idempotency key, fingerprint, revision, chain, and time in microseconds."""
+
+    key: str
+    q: str
+    rev: int
+    chain: bytes
+    micros: int
+
+
+def frames(buffer: Any, end: int, framing: Framing, codec: Codec, anchor: Anchor) -> Iterator[tuple[int, Frame]]:
+    """The records behind the anchor: changes with their revision, snapshots with that before them."""
+    rev, place, before = anchor.rev, anchor.offset, b""
+    while isinstance(frame := framing.next(buffer, place, end), Frame):
+        place = frame.end
+        if not frame.snapshot:
+            if frame.payload == before and len(codec.hashed(before)) == len(before):
+                continue  # kanta's doubled record counts once
+            rev += 1
+            before = frame.payload
+        yield rev, frame
+
+
+def changes_after(
+    buffer: Any, end: int, framing: Framing, codec: Codec, after: int, until: int, anchor: Anchor
+) -> list[Logged]:
+    """The changes with revisions in (after, until]."""
+    found = []
+    for rev, frame in frames(buffer, end, framing, codec, anchor):
+        if rev > until:
+            break
+        if rev > after and not frame.snapshot:
+            record = codec.decode(frame.payload, Change)
+            found.append(Logged(rev, record.a, record.u, record.diff))
+    return found
+
+
+def chain_at(buffer: Any, end: int, framing: Framing, codec: Codec, wanted: int, anchor: Anchor) -> bytes:
+    """The hash chain at a revision from the anchor's on; raises KeyError where the log does not reach it."""
+    chain = anchor.chain
+    if anchor.rev == wanted and chain is not None:
+        return chain
+    if chain is None and anchor.rev == wanted == 0:
+        return CHAIN_START
+    chain = chain or CHAIN_START
+    for rev, frame in frames(buffer, end, framing, codec, anchor):
+        if frame.snapshot:
+            snapshot = codec.decode(frame.payload, Snapshot)
+            chain = bytes.fromhex(snapshot.h) if snapshot.h else chain
+        else:
+            chain = chain_after(chain, codec.hashed(frame.payload))
+        if rev == wanted:
+            return chain
+    raise KeyError(wanted)
+
+
+def keyed(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered) -> list[KeyedChange]:
+    """The keyed changes of the idempotency window, oldest first."""
+    if isinstance(framing, JsonLines):
+        newest_first = _keyed_lines(buffer, end, codec, found.rev)
+    elif buffer.find(b"\xa2id") < 0:
+        return []
+    else:
+        anchor = Anchor(found.oldest, framing.header, None)
+        newest_first = reversed(
+            [
+                (rev, frame.payload)
+                for rev, frame in frames(buffer, end, framing, codec, anchor)
+                if not frame.snapshot and b"\xa2id" in frame.payload
+            ]
+        )
+    kept: list[KeyedChange] = []
+    for rev, payload in newest_first:
+        try:
+            record = codec.decode(payload, Keyed)
+        except DECODE_ERRORS:
+            continue  # damage in the older part is not a start's business
+        if record.id is None or record.q is None or record.h is None:
+            continue
+        micros = micros_of(record.ts)
+        if len(kept) >= KEYS_MOST or (len(kept) >= KEYS_KEPT and micros < kept[0].micros - DAY):
+            break
+        kept.append(KeyedChange(record.id, record.q, rev, bytes.fromhex(record.h), micros))
+    kept.reverse()
+    return kept
+
+
+def _keyed_lines(buffer: Any, end: int, codec: Codec, rev: int) -> Iterator[tuple[int, bytes]]:
+    """The lines that may hold an `id`, newest first, with their revisions, by searching backwards."""
+    counted = end
+    while (hit := buffer.rfind(b',"id":"', 0, counted)) >= 0:
+        start = buffer.rfind(b"\n", 0, hit) + 1
+        stop = buffer.find(b"\n", hit, counted)
+        behind = buffer[stop + 1 : counted]
+        rev -= behind.count(b"\n") - behind.count(b"\nSNAPSHOT ") - behind.startswith(b"SNAPSHOT ")
+        counted = start
+        if buffer[start : start + 9] != JsonLines.PREFIX:
+            yield rev, buffer[start:stop]
+            rev -= 1

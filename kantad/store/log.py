@@ -1,0 +1,255 @@
+"""One open database file: its lock, its end, appending to it, reading it back.
+
+The log is the only truth and this is its only writer: nobody else opens the database for writing.
+A batch is one `write` (looped over short writes) and one `fdatasync`. Before and after, the file
+must still be ours: same device and inode under the path, still linked, as long as we left it.
+
+What can go wrong is told apart by what may follow: `NoRoom` (cut back, nothing lost, go on),
+`Broken` (the disk or the file can no longer be trusted: stop with exit status 74).
+The methods block; the engine calls them from its writer thread, and from the start.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from kantad.store.disk import Disk, place, write_all
+from kantad.store.recovery import Recovered, recover
+from kantad.values.errors import Damaged
+from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
+from kantad.values.record import CHAIN_START, Codec, JsonCodec, MsgpackCodec
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Locked(Exception):
+    """Another process has the file (exit status 75)."""
+
+
+class NotOurs(Exception):
+    """The path does not name a kantadb that can be served (exit status 2 or 65 is the caller's choice)."""
+
+
+class NoRoom(Exception):
+    """A write failed for want of room; the file was cut back to its last whole record."""
+
+
+class Broken(Exception):
+    """The disk failed, or the file is no longer ours: nothing more can be promised (exit status 74)."""
+
+
+class Log:
+    """An open, locked database file. `size` is where its whole records end, in bytes."""
+
+    def __init__(self, path: str, fd: int, framing: Framing, codec: Codec, disk: Disk) -> None:
+        self.path, self.fd, self.framing, self.codec, self.disk = path, fd, framing, codec, disk
+        status = disk.fstat(fd)
+        self.identity = (status.st_dev, status.st_ino)
+        self.size = status.st_size
+
+    def check_own(self) -> None:
+        """Raise `Broken` unless the path still names this file, as long as we left it."""
+        try:
+            here, there = self.disk.fstat(self.fd), self.disk.stat(self.path)
+        except OSError as error:
+            raise Broken(f"{self.path}: {error.strerror}: was it removed?") from error
+        if (there.st_dev, there.st_ino) != self.identity:
+            raise Broken(f"{self.path} is another file now: it was replaced while it was served")
+        if here.st_nlink == 0:
+            raise Broken(f"{self.path} was removed while it was served")
+        if here.st_size != self.size:
+            raise Broken(f"{self.path} has {here.st_size} bytes, {self.size} were written: something else changed it")
+
+    def append(self, data: bytes) -> None:
+        """Hand the bytes to the operating system; raises `NoRoom` or `Broken`."""
+        self.check_own()
+        try:
+            write_all(self.disk, self.fd, data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise Broken(f"writing {self.path}: {error.strerror}") from error
+            self._cut_back(error)
+        self.size += len(data)
+
+    def append_records(self, records: list[tuple[bytes, bool]]) -> None:
+        """Frame these (payload, is a snapshot) and append them as one write; see `append`."""
+        frames = []
+        offset = self.size
+        for payload, snapshot in records:
+            frames.append(self.framing.frame(payload, offset, snapshot))
+            offset += len(frames[-1])
+        if frames:
+            self.append(b"".join(frames))
+
+    def _cut_back(self, cause: OSError) -> None:
+        try:
+            self.disk.truncate(self.fd, self.size)
+        except OSError as error:
+            raise Broken(f"cutting {self.path} back to {self.size} bytes: {error.strerror}") from error
+        raise NoRoom(cause.strerror) from cause
+
+    def sync(self) -> None:
+        """Make what was appended durable; raises `Broken`. Never tried twice: the kernel may have dropped the pages."""
+        try:
+            self.disk.sync(self.fd)
+        except OSError as error:
+            raise Broken(f"fdatasync of {self.path}: {error.strerror}") from error
+        self.check_own()
+
+    @contextlib.contextmanager
+    def buffer(self) -> Iterator[Any]:
+        """The file's whole records, mapped for reading."""
+        with mapped(self.fd, self.size) as buffer:
+            yield buffer
+
+    def close(self) -> None:
+        """Release the file and its lock."""
+        self.disk.close(self.fd)
+
+
+@contextlib.contextmanager
+def mapped(fd: int, size: int) -> Iterator[Any]:
+    """The first `size` bytes of a file, mapped for reading."""
+    if size == 0:
+        yield b""
+        return
+    buffer = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+    try:
+        yield buffer
+    finally:
+        buffer.close()
+
+
+def format_of(head: bytes, flag: str | None) -> tuple[Framing, Codec]:
+    """How a file that begins with these bytes is read; an empty one as the flag says (default JSON).
+
+    Raises `NotOurs` where the bytes are no kantadb's or contradict the flag.
+    """
+    found = detect(head)
+    if found is None and flag == "msgpack" and len(head) >= 4:
+        found = "msgpack"
+    if found is None:
+        if head:
+            raise NotOurs("it is no kantadb: its first bytes are neither JSON lines nor MessagePack frames")
+        found = flag or "json"
+    if flag is not None and flag != found:
+        raise NotOurs(f"it is a {found} file; --format {flag} contradicts it")
+    if found == "json":
+        return JsonLines(), JsonCodec()
+    return BinaryFrames(head[:4]), MsgpackCodec()
+
+
+def first_bytes(flag: str | None, micros: int, seed: bytes) -> bytes:
+    """The content of a new file: nothing in JSON; in MessagePack the seed and a snapshot of the empty root,
+    without which eight bytes could not tell the format."""
+    if flag != "msgpack":
+        return b""
+    return seed + BinaryFrames(seed).frame(MsgpackCodec().snapshot(micros, {}, 0, CHAIN_START), 4, True)
+
+
+def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log, Recovered]:
+    """Open, lock and recover a database file; it is created where there is none.
+
+    `micros` is the time, for a new file. A torn tail is cut off and kept as `<path>.torn-<time>`.
+    Raises `Locked`, `NotOurs`, `Damaged` (nothing was changed then), `Broken` and OSError.
+    """
+    path = os.path.realpath(path)
+    fd = _open_locked(path, flag, disk, micros)
+    try:
+        framing, codec = format_of(os.pread(fd, 16, 0), flag)
+        log = Log(path, fd, framing, codec, disk)
+        with log.buffer() as buffer:
+            found = recover(buffer, log.size, framing, codec)
+        _settle(log, found)
+    except BaseException:
+        disk.close(fd)
+        raise
+    return log, found
+
+
+def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
+    while True:
+        try:
+            status = disk.stat(path)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                place(disk, path, first_bytes(flag, micros, os.urandom(4)), replace=False)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise NotOurs("it is not a regular file")
+        fd = disk.open(path, os.O_RDWR | os.O_APPEND)
+        try:
+            disk.lock(fd)
+            here, there = disk.fstat(fd), disk.stat(path)
+        except BlockingIOError:
+            disk.close(fd)
+            raise Locked(f"{path} is locked: another process has it open") from None
+        except FileNotFoundError:
+            disk.close(fd)
+            continue
+        except BaseException:
+            disk.close(fd)
+            raise
+        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+            return fd
+        disk.close(fd)
+
+
+def _settle(log: Log, found: Recovered) -> None:
+    """Act on what recovery found: cut the torn tail, and make sure that the disk holds what the cache shows."""
+    if found.torn:
+        _set_aside(log, found)
+        log.disk.truncate(log.fd, found.end)
+        log.size = found.end
+    if found.newline:
+        write_all(log.disk, log.fd, b"\n")
+        log.size += 1
+        found.end += 1
+    _write_again(log, found.batch)
+
+
+def _set_aside(log: Log, found: Recovered) -> None:
+    name = f"{log.path}.torn-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    place(log.disk, name, os.pread(log.fd, found.torn, found.end), replace=False)
+    found.warnings.append(
+        f"cut off a torn tail of {found.torn} bytes at byte {found.end}: it was never acknowledged; kept as {name}"
+    )
+
+
+def _write_again(log: Log, start: int) -> None:
+    """Write the last batch in place again and sync it: after a failed sync the page cache may hold
+    what the disk does not, and a plain fdatasync would find nothing to do."""
+    if log.size == 0:
+        return
+    fd = log.disk.open(log.path, os.O_RDWR)
+    try:
+        while start < log.size:
+            data = os.pread(log.fd, min(log.size - start, 1 << 20), start)
+            start += log.disk.pwrite(fd, data, start)
+        log.disk.sync(fd)
+    except OSError as error:
+        raise Broken(f"syncing {log.path}: {error.strerror}") from error
+    finally:
+        log.disk.close(fd)
+
+
+def read_file(path: str, flag: str | None = None) -> tuple[bytes, Framing, Codec]:
+    """A file as the offline commands read it: no lock, nothing changed. Raises `NotOurs` and OSError."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotOurs("it is not a regular file")
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with mapped(fd, os.fstat(fd).st_size) as buffer:
+            data = bytes(buffer)
+    finally:
+        os.close(fd)
+    return (data, *format_of(data[:16], flag))
+
+
+__all__ = ["Broken", "Damaged", "Locked", "Log", "NoRoom", "NotOurs", "open_log", "read_file"]

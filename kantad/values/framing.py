@@ -1,0 +1,165 @@
+"""How records are told apart in a file: JSON lines, or MessagePack frames with a keyed checksum.
+
+Decoding is incremental and decides nothing about what damage means: from a position in a buffer
+it gives a record, "need more", or damage with its reason. Whether damage is a torn tail is
+`store.tail`'s question.
+
+A MessagePack file begins with a 4-byte seed `S`. A frame is a marker (`S` for a snapshot, its
+complement for a change), the payload's length (4 bytes, little-endian), a checksum (8 bytes) and
+the payload; the checksum is keyed with the kind, `S` and the frame's offset in the file, so bytes
+that stood elsewhere do not pass.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, Protocol
+
+from blake3 import blake3
+
+
+class Frame(NamedTuple):
+    """One record in a buffer: where it starts and ends (framing included), its payload."""
+
+    start: int
+    end: int
+    snapshot: bool
+    payload: bytes
+
+
+class More(NamedTuple):
+    """The buffer ends within a record that begins at `start`."""
+
+    start: int
+
+
+class Bad(NamedTuple):
+    """What stands at `start` is no record, and why."""
+
+    start: int
+    why: str
+
+
+Decoded = Frame | More | Bad
+
+
+class Framing(Protocol):
+    """What the store needs of a framing. Buffers are whole files (or maps of them): positions are offsets."""
+
+    @property
+    def header(self) -> int:
+        """How many bytes stand before the first record."""
+
+    def frame(self, payload: bytes, offset: int, snapshot: bool = False) -> bytes:
+        """The bytes to write at this offset of the file."""
+
+    def next(self, buffer: Any, start: int, end: int) -> Decoded:
+        """The record that begins at `start` (at `end` it is More)."""
+
+    def last_snapshot(self, buffer: Any, end: int) -> int:
+        """The offset of the last record that looks like a snapshot, or -1."""
+
+
+class JsonLines:
+    """One record a line; a snapshot's line begins with `SNAPSHOT `."""
+
+    header: Final = 0
+    PREFIX: Final = b"SNAPSHOT "
+
+    def frame(self, payload: bytes, offset: int, snapshot: bool = False) -> bytes:
+        """See Framing."""
+        return b"%b%b\n" % (self.PREFIX if snapshot else b"", payload)
+
+    def next(self, buffer: Any, start: int, end: int) -> Decoded:
+        """See Framing; blank lines before the record are skipped."""
+        while True:
+            newline = buffer.find(b"\n", start, end)
+            if newline < 0:
+                return More(start)
+            line = buffer[start:newline]
+            if line.strip():
+                break
+            start = newline + 1
+        if line.startswith(self.PREFIX):
+            return Frame(start, newline + 1, True, line[len(self.PREFIX) :])
+        return Frame(start, newline + 1, False, line)
+
+    def last_snapshot(self, buffer: Any, end: int) -> int:
+        """See Framing."""
+        found = buffer.rfind(b"\n" + self.PREFIX, 0, end)
+        if found >= 0:
+            return int(found) + 1
+        return 0 if buffer[: len(self.PREFIX)] == self.PREFIX else -1
+
+
+class BinaryFrames:
+    """Frames behind a seed; see the module."""
+
+    header: Final = 4
+    HEAD: Final = 16
+
+    def __init__(self, seed: bytes) -> None:
+        self.seed = seed
+        self.change_marker = bytes(~byte & 0xFF for byte in seed)
+
+    def _checksum(self, payload: bytes, offset: int, snapshot: bool) -> bytes:
+        kind = b"SNAPSHOT" if snapshot else b"DIFFRECD"
+        key = b"Kanta blake3" + kind + self.seed + offset.to_bytes(8, "little")
+        return blake3(payload, key=key).digest(length=8)
+
+    def frame(self, payload: bytes, offset: int, snapshot: bool = False) -> bytes:
+        """See Framing."""
+        return b"%b%b%b%b" % (
+            self.seed if snapshot else self.change_marker,
+            len(payload).to_bytes(4, "little"),
+            self._checksum(payload, offset, snapshot),
+            payload,
+        )
+
+    def next(self, buffer: Any, start: int, end: int) -> Decoded:
+        """See Framing."""
+        head = buffer[start : min(start + self.HEAD, end)]
+        marker = head[:4]
+        if len(head) < 4:
+            return More(start)
+        snapshot = marker == self.seed
+        if not snapshot and marker != self.change_marker:
+            return Bad(start, "no frame marker")
+        if len(head) < self.HEAD:
+            return More(start)
+        stop = start + self.HEAD + int.from_bytes(head[4:8], "little")
+        if stop > end:
+            return More(start)
+        payload = buffer[start + self.HEAD : stop]
+        if self._checksum(payload, start, snapshot) != head[8:]:
+            return Bad(start, "the frame's checksum does not match")
+        return Frame(start, stop, snapshot, payload)
+
+    def last_snapshot(self, buffer: Any, end: int) -> int:
+        """See Framing: the last seed that begins a frame whose checksum matches."""
+        found = buffer.rfind(self.seed, self.header, end)
+        while found >= self.header:
+            if isinstance(self.next(buffer, found, end), Frame):
+                return int(found)
+            found = buffer.rfind(self.seed, self.header, found + 3)
+        return -1
+
+    def behind(self, buffer: Any, start: int, end: int) -> Iterator[Frame]:
+        """The frames from `start` on whose checksum matches at their place, whatever stands between them."""
+        pattern = re.compile(b"|".join(re.escape(marker) for marker in (self.seed, self.change_marker)))
+        for match in pattern.finditer(buffer, start, end):
+            frame = self.next(buffer, match.start(), end)
+            if isinstance(frame, Frame):
+                yield frame
+
+
+def detect(head: bytes) -> str | None:
+    """The format that a file's first bytes tell: `json`, `msgpack`, or None (empty, or neither).
+
+    Binary if bytes 4 to 8 equal bytes 0 to 4 or their complement; a seed may begin with `{`.
+    """
+    if len(head) >= 8 and head[4:8] in (head[:4], bytes(~byte & 0xFF for byte in head[:4])):
+        return "msgpack"
+    text = head.lstrip(b"\r\n\t ")
+    if text[:1] == b"{" or text.startswith(b"SNAPSHOT ") or (text and b"SNAPSHOT ".startswith(text[:9])):
+        return "json"
+    return None

@@ -1,0 +1,284 @@
+"""The patch interpreter: applies a change's effective patch to the state, in place.
+
+The language is jsondiff's compact syntax, marshalled (dialects A and C of the format): an object
+merges, `{"$replace": v}` replaces, anything else assigns; on an array `$delete` removes positions
+one after another, `$insert` puts values in, then index keys edit. A leading `$` of a key or a
+string is doubled. kanta 0.9 (dialect B) writes values verbatim: `merge_verbatim`.
+
+`merge` trusts the patch to be one that fits (requests are first narrowed by `effect`); what does
+not fit raises `Unfit` and leaves the target half-changed, to be undone or thrown away. The same
+function applies live writes, replays logs and follows feeds, so what is in memory is what a
+restart will read, key order included.
+
+An undo list holds one entry an elementary edit, newest last. Putting a deleted key back where it
+stood needs the order of the keys around it; see `KeyOrders`.
+"""
+
+from typing import Any, Final
+
+from kantad.values.content import MISSING
+from kantad.values.pointer import index
+
+SMALL: Final = 32  # up to this many keys the order is simply copied at a deletion
+
+
+class Unfit(Exception):
+    """A logged patch does not fit the state that it was logged for."""
+
+
+class KeyOrders:
+    """The key orders of wide objects that had keys deleted, so that undoing a deletion is exact.
+
+    Copying the order of a million keys at each deletion would make it cost what the object holds
+    (measured: 40 ms). Instead the order is copied once, keys added later are appended to the copy,
+    and a key's place is its last occurrence in it; a copy twice as long as its object is renewed.
+    So a deletion costs O(1) amortised. Only the most recent objects are kept: the others pay the
+    copy again.
+    """
+
+    def __init__(self, most: int = 8) -> None:
+        self.most = most
+        self.kept: dict[int, tuple[dict[Any, Any], list[Any]]] = {}
+
+    def before_delete(self, target: dict[Any, Any]) -> list[Any]:
+        """The order of the keys, to be taken before one of them is deleted."""
+        if len(target) <= SMALL:
+            return list(target)
+        found = self.kept.pop(id(target), None)
+        order = found[1] if found is not None else None
+        if order is None or len(order) > 2 * len(target) + SMALL:
+            order = list(target)
+            if len(self.kept) >= self.most:
+                self.kept.pop(next(iter(self.kept)))
+        self.kept[id(target)] = (target, order)
+        return order
+
+    def forget(self, target: dict[Any, Any]) -> None:
+        """Drop what is known of an object that is filled anew."""
+        self.kept.pop(id(target), None)
+
+    def added(self, target: dict[Any, Any], key: Any) -> None:
+        """Note that a key was added to an object (at its end)."""
+        found = self.kept.get(id(target))
+        if found is not None:
+            found[1].append(key)
+
+
+# What an undo entry did: (what, container, key, old value, order).
+SET, ADDED, DELETED, INSERTED, REMOVED, REPLACED = range(6)
+
+
+class Undo:
+    """What a transaction did to the state, to be taken back newest first."""
+
+    __slots__ = ("entries", "orders")
+
+    def __init__(self, orders: KeyOrders) -> None:
+        self.entries: list[tuple[int, Any, Any, Any, Any]] = []
+        self.orders = orders
+
+    def roll_back(self) -> None:
+        """Restore every container that was touched, exactly, key order included."""
+        for what, target, key, old, order in reversed(self.entries):
+            if what == SET:
+                target[key] = old
+            elif what == ADDED:
+                del target[key]
+                found = self.orders.kept.get(id(target))
+                if found is not None and found[1] and found[1][-1] == key:
+                    found[1].pop()
+            elif what == DELETED:
+                _restore(target, key, old, order)
+            elif what == INSERTED:
+                del target[key]
+            elif what == REMOVED:
+                target.insert(key, old)
+            else:
+                self.orders.forget(target)
+                target.clear()
+                target.update(old)
+        self.entries.clear()
+
+
+def _restore(target: dict[Any, Any], key: Any, old: Any, order: tuple[list[Any], int]) -> None:
+    """Put a deleted key back where it stood: by the last place of each key in the order's prefix."""
+    keys, length = order
+    target[key] = old
+    places = {k: place for place, k in enumerate(keys[:length])}
+    last = len(places) + length
+    items = sorted(target.items(), key=lambda item: places.get(item[0], last))
+    target.clear()
+    target.update(items)
+
+
+def escape(text: Any) -> Any:
+    """A key or string as a patch spells it: one more `$` before a leading `$`."""
+    return "$" + text if type(text) is str and text[:1] == "$" else text
+
+
+def marshal(value: Any) -> Any:
+    """A value as a patch spells it, keys and strings escaped; containers are copied."""
+    kind = type(value)
+    if kind is dict:
+        return {escape(key): marshal(item) for key, item in value.items()}
+    if kind is list:
+        return [marshal(item) for item in value]
+    return escape(value)
+
+
+def unescape(text: Any) -> Any:
+    """The key or string that a patch spells; a single leading `$` stands for itself."""
+    return text[1:] if type(text) is str and text[:2] == "$$" else text
+
+
+def unmarshal(value: Any) -> Any:
+    """The value that a patch spells; containers are copied."""
+    kind = type(value)
+    if kind is dict:
+        return {unescape(key): unmarshal(item) for key, item in value.items()}
+    if kind is list:
+        return [unmarshal(item) for item in value]
+    return unescape(value)
+
+
+def build(patch: Any) -> Any:
+    """The value that a patch makes where there was nothing: object commands act on an empty object."""
+    if type(patch) is not dict:
+        return unmarshal(patch)
+    if "$replace" in patch:
+        return unmarshal(patch["$replace"])
+    if "$insert" in patch:
+        raise Unfit("$insert where there is no array")
+    return {unescape(key): build(sub) for key, sub in patch.items() if key != "$delete"}
+
+
+def merge(target: dict[Any, Any], patch: dict[Any, Any], undo: Undo | None = None) -> None:
+    """Apply a patch (dialects A and C) to an object, in place; raises `Unfit`."""
+    for key, sub in patch.items():
+        if type(key) is str and key[:1] == "$":
+            if key == "$delete":
+                _delete(target, sub, undo)
+                continue
+            if key[:2] != "$$":
+                raise Unfit(f"{key} on an object")
+            key = key[1:]
+        kind = type(sub)
+        if kind is dict:
+            old = target.get(key, MISSING)
+            if "$replace" not in sub:
+                if type(old) is dict:
+                    merge(old, sub, undo)
+                    continue
+                if not sub and old is not MISSING:
+                    continue
+                if type(old) is list:
+                    splice(old, sub, undo)
+                    continue
+            new = build(sub)
+        else:
+            old = target.get(key, MISSING) if undo is not None else None
+            new = unmarshal(sub) if kind is list or kind is str else sub
+        if undo is not None:
+            _note(target, key, old, undo)
+        target[key] = new
+
+
+def _note(target: dict[Any, Any], key: Any, old: Any, undo: Undo) -> None:
+    if old is MISSING:
+        undo.entries.append((ADDED, target, key, None, None))
+        if undo.orders.kept:
+            undo.orders.added(target, key)
+    else:
+        undo.entries.append((SET, target, key, old, None))
+
+
+def _delete(target: dict[Any, Any], keys: Any, undo: Undo | None) -> None:
+    for key in keys if type(keys) is list else [keys]:
+        key = unescape(key)
+        if key in target:
+            if undo is not None:
+                order = undo.orders.before_delete(target)
+                undo.entries.append((DELETED, target, key, target[key], (order, len(order))))
+            del target[key]
+
+
+def splice(target: list[Any], patch: dict[Any, Any], undo: Undo | None = None) -> None:
+    """Apply a list edit, in place: deletions one after another, then insertions, then edits by index."""
+    entries = undo.entries if undo is not None else []
+    try:
+        for position in patch.get("$delete", ()):
+            entries.append((REMOVED, target, position, target.pop(position), None))
+        for position, value in patch.get("$insert", ()):
+            target.insert(position, unmarshal(value))
+            entries.append((INSERTED, target, position, None, None))
+    except (IndexError, TypeError, ValueError):
+        raise Unfit("a list edit that does not fit") from None
+    for key, sub in patch.items():
+        if key == "$delete" or key == "$insert":
+            continue
+        position = index(key, len(target))
+        if position < 0:
+            raise Unfit(f"no element {key!r} in an array of {len(target)}")
+        _edit(target, position, sub, undo)
+
+
+def _edit(target: list[Any], position: int, sub: Any, undo: Undo | None) -> None:
+    """Apply a patch to one element of an array."""
+    old = target[position]
+    if type(sub) is dict and "$replace" not in sub:
+        if type(old) is dict:
+            return merge(old, sub, undo)
+        if not sub:
+            return None
+        if type(old) is list:
+            return splice(old, sub, undo)
+    if undo is not None:
+        undo.entries.append((SET, target, position, old, None))
+    target[position] = build(sub)
+    return None
+
+
+def apply(value: Any, patch: Any, undo: Undo | None = None) -> Any:
+    """The value that a patch (dialects A and C) makes of this one; containers are changed in place.
+
+    With `undo`, an object that is the root keeps its identity: it is emptied and filled.
+    """
+    if type(patch) is not dict:
+        return unmarshal(patch)
+    if "$replace" not in patch:
+        if type(value) is dict:
+            merge(value, patch, undo)
+            return value
+        if not patch and value is not MISSING:
+            return value
+        if type(value) is list:
+            splice(value, patch, undo)
+            return value
+        return build(patch)
+    new = unmarshal(patch["$replace"])
+    if type(value) is dict and type(new) is dict:
+        if undo is not None:
+            undo.entries.append((REPLACED, value, None, dict(value), None))
+            undo.orders.forget(value)
+        value.clear()
+        value.update(new)
+        return value
+    return new
+
+
+def merge_verbatim(target: dict[Any, Any], patch: dict[Any, Any]) -> None:
+    """Apply a patch of kanta 0.9 (dialect B) to an object: values and the keys in them are verbatim.
+
+    `$` is doubled only in keys of objects that are merged and in `$delete`; lists are assigned
+    whole; an object over anything but an object is that object.
+    """
+    for key, sub in patch.items():
+        if key == "$delete":
+            _delete(target, sub, None)
+            continue
+        key = unescape(key)
+        old = target.get(key)
+        if type(sub) is dict and type(old) is dict:
+            merge_verbatim(old, sub)
+        else:
+            target[key] = sub

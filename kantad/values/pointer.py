@@ -1,0 +1,127 @@
+"""What a path means: RFC 6901 JSON Pointers, URL paths, and the value there.
+
+A path is a tuple of keys; the root is `()`. Nothing is normalised: `.`, `..` and the empty
+string are ordinary keys. Pure; used by every floor and by the client.
+"""
+
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from kantad.values.content import MISSING
+from kantad.values.errors import Problem, pointer_text
+
+Path = tuple[str, ...]
+
+format = pointer_text
+
+MAX_SEGMENTS = 128
+
+
+def parse(pointer: str) -> Path:
+    """The path that a JSON Pointer names (RFC 6901 section 3).
+
+    Raises `Problem("invalid_path")` for a pointer that does not begin with `/`, for a `~` that
+    is neither `~0` nor `~1`, and for more than 128 segments.
+    """
+    if pointer == "":
+        return ()
+    if not pointer.startswith("/"):
+        raise Problem("invalid_path", "a JSON Pointer is empty or begins with '/'", pointer=pointer)
+    segments = pointer[1:].split("/")
+    if "~" in pointer:
+        segments = [_unescape(segment, pointer) for segment in segments]
+    return bounded(tuple(segments))
+
+
+def _unescape(segment: str, pointer: str) -> str:
+    parts = segment.split("~")
+    for part in parts[1:]:
+        if part[:1] not in ("0", "1"):
+            raise Problem("invalid_path", "'~' is written ~0 and '/' ~1 in a JSON Pointer", pointer=pointer)
+    return segment.replace("~1", "/").replace("~0", "~")
+
+
+def parse_url(raw: str) -> Path:
+    """The path of a raw URL path below `/v1/data`: each segment percent-decoded as UTF-8.
+
+    `raw` is `""` (the root) or begins with `/`. Raises `Problem("invalid_path")` where a segment
+    is not UTF-8 or a `%` is not followed by two hexadecimal digits.
+    """
+    if raw == "":
+        return ()
+    segments = raw[1:].split("/")
+    if "%" in raw or not raw.isascii():
+        segments = [_percent_decoded(segment) for segment in segments]
+    return bounded(tuple(segments))
+
+
+def _percent_decoded(segment: str) -> str:
+    pieces = segment.split("%")
+    for piece in pieces[1:]:
+        if len(piece) < 2 or not all(c in "0123456789abcdefABCDEF" for c in piece[:2]):
+            raise Problem("invalid_path", "'%' in a URL is followed by two hexadecimal digits")
+    try:
+        return unquote_to_bytes(segment).decode()
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise Problem("invalid_path", "a path segment is not valid UTF-8") from None
+
+
+def format_url(path: Path) -> str:
+    """The URL path of a path, to follow `/v1/data`."""
+    return "".join("/" + quote(segment, safe="") for segment in path)
+
+
+def bounded(path: Path) -> Path:
+    """The path itself; raises `Problem("invalid_path")` beyond 128 segments."""
+    if len(path) > MAX_SEGMENTS:
+        raise Problem("invalid_path", f"a path has at most {MAX_SEGMENTS} segments, this one {len(path)}")
+    return path
+
+
+def index(segment: object, length: int) -> int:
+    """The position that a segment names in an array of this length, or -1.
+
+    Canonical decimal only (RFC 6901 section 4): ASCII digits, no sign, no leading zero.
+    """
+    if type(segment) is int:
+        return segment if 0 <= segment < length else -1
+    if type(segment) is not str or not (segment.isascii() and segment.isdigit()) or len(segment) > 19:
+        return -1
+    if segment[0] == "0" and segment != "0":
+        return -1
+    position = int(segment)
+    return position if position < length else -1
+
+
+def key_in(target: dict[Any, Any], segment: str) -> Any:
+    """The key of this object that the segment names: itself, or a foreign key that shows as it.
+
+    MessagePack files of kanta may hold keys that are not strings; in JSON (and so in a path) an
+    integer shows in decimal. Returns the segment where there is no such key.
+    """
+    if segment in target or not segment.lstrip("-").isdigit():
+        return segment
+    number = int(segment)
+    return number if str(number) == segment and number in target else segment
+
+
+def lookup(root: Any, path: Path) -> Any:
+    """The value at a path, or MISSING (also where the path runs through a scalar)."""
+    for segment in path:
+        if type(root) is dict:
+            try:
+                root = root[segment]
+            except KeyError:
+                root = root.get(key_in(root, segment), MISSING)
+        elif type(root) is list:
+            position = index(segment, len(root))
+            root = MISSING if position < 0 else root[position]
+        else:
+            return MISSING
+    return root
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Whether one path is the other, above it, or below it."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]

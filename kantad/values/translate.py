@@ -1,0 +1,284 @@
+"""RFC 7396 merge patches and RFC 6902 JSON Patches as the same effective patches. Pure.
+
+A merge patch is walked against the value it is meant for. A JSON Patch is a sequence: its
+operations run on a draft that copies nothing but the arrays it changes (an object's draft holds
+only the keys that were touched), and the draft is then compared with the value.
+"""
+
+from typing import Any
+
+from kantad.values.content import MISSING, check, check_key, check_scalar, equal
+from kantad.values.diff import SAME, difference
+from kantad.values.errors import Problem
+from kantad.values.patch import escape
+from kantad.values.pointer import Path, format, index, parse
+
+
+def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
+    """The canonical patch that an RFC 7396 merge patch amounts to over `old` (may be MISSING), or SAME."""
+    if type(patch) is not dict:
+        check(patch, room, foreign)
+        return difference(old, patch)
+    if type(old) is not dict:
+        made = _without_nulls(patch)
+        check(made, room, foreign)
+        return difference(old, made)
+    if room <= 0:
+        raise Problem("too_deep", "the value is nested too deeply (--max-depth)")
+    found: dict[Any, Any] = {}
+    gone = []
+    for key, value in patch.items():
+        check_key(key, foreign)
+        if value is None:
+            if key in old:
+                gone.append(escape(key))
+            continue
+        try:
+            sub = merge_patch(old.get(key, MISSING), value, room - 1, foreign)
+        except Problem as problem:
+            raise problem.at(key) from None
+        if sub is not SAME:
+            found[escape(key)] = sub
+    if gone:
+        found["$delete"] = gone
+    return found if found else SAME
+
+
+def _without_nulls(patch: Any) -> Any:
+    if type(patch) is not dict:
+        return patch
+    return {key: _without_nulls(value) for key, value in patch.items() if value is not None}
+
+
+def merge_paths(patch: Any, path: Path) -> list[Path]:
+    """The paths that a merge patch rooted at `path` touches."""
+    if type(patch) is not dict or not patch:
+        return [path]
+    return [found for key, value in patch.items() for found in merge_paths(value, (*path, str(key)))]
+
+
+class Draft:
+    """An object as the operations so far leave it: the base and the keys that were touched."""
+
+    __slots__ = ("base", "touched")
+
+    def __init__(self, base: dict[Any, Any]) -> None:
+        self.base = base
+        self.touched: dict[Any, Any] = {}
+
+    def get(self, key: Any) -> Any:
+        """The value of a key, or MISSING."""
+        found = self.touched.get(key, self)
+        return self.base.get(key, MISSING) if found is self else found
+
+    def settled(self) -> dict[Any, Any]:
+        """The whole object, as plain values."""
+        made = {key: value for key, value in self.base.items() if key not in self.touched}
+        for key, value in self.touched.items():
+            if value is not MISSING:
+                made[key] = _settled(value)
+        return made
+
+    def check(self, room: int, foreign: bool) -> None:
+        """Refuse what cannot be stored among the values that were put in."""
+        for key, value in self.touched.items():
+            try:
+                if type(value) is Draft:
+                    value.check(room - 1, foreign)
+                elif value is not MISSING:
+                    check(_settled(value), room - 1, foreign)
+            except Problem as problem:
+                raise problem.at(key) from None
+
+    def difference(self) -> Any:
+        """The canonical patch from the base to the draft, or SAME."""
+        found: dict[Any, Any] = {}
+        gone = []
+        for key, value in self.touched.items():
+            old = self.base.get(key, MISSING)
+            if value is MISSING:
+                if old is not MISSING:
+                    gone.append(escape(key))
+                continue
+            sub = value.difference() if type(value) is Draft and value.base is old else difference(old, _settled(value))
+            if sub is not SAME:
+                found[escape(key)] = sub
+        if gone:
+            found["$delete"] = gone
+        return found if found else SAME
+
+
+class Array:
+    """An array as the operations so far leave it."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = list(items)
+
+
+def _settled(value: Any) -> Any:
+    if type(value) is Draft:
+        return value.settled()
+    if type(value) is Array:
+        return [_settled(item) for item in value.items]
+    return value
+
+
+def json_patch(old: Any, operations: Any, room: int, foreign: bool = False) -> Any:
+    """The canonical patch that an RFC 6902 JSON Patch amounts to over `old` (may be MISSING), or SAME.
+
+    Raises `Problem`: `invalid_patch` for what is no JSON Patch, `patch_mismatch` for an operation
+    whose target is not there, `precondition_failed` for a `test` that does not hold.
+    """
+    if type(operations) is not list:
+        raise Problem("invalid_patch", "a JSON Patch is an array of operations")
+    holder = Draft({} if old is MISSING else {"": old})
+    for number, operation in enumerate(operations):
+        try:
+            _run(holder, operation, room, foreign)
+        except Problem as problem:
+            problem.more["operation"] = number
+            raise
+    if "" not in holder.touched:
+        return SAME
+    new = holder.touched[""]
+    if new is MISSING:
+        raise Problem("patch_mismatch", "a JSON Patch cannot remove the value it is applied to")
+    if type(new) is Draft and new.base is old:
+        new.check(room, foreign)
+        return new.difference()
+    made = _settled(new)
+    check(made, room, foreign)
+    return difference(old, made)
+
+
+def operation_paths(operations: Any, path: Path) -> list[Path]:
+    """The paths that a JSON Patch rooted at `path` touches (those it only tests or copies from excluded)."""
+    found = []
+    for operation in operations:
+        if operation["op"] != "test":
+            found.append(path + parse(operation["path"]))
+        if operation["op"] == "move":
+            found.append(path + parse(operation["from"]))
+    # An operation on an array element moves the others: the array as a whole is touched.
+    return [p[:-1] if p and (p[-1] == "-" or p[-1].isdigit()) else p for p in found]
+
+
+def _member(operation: dict[str, Any], name: str) -> Path:
+    pointer = operation.get(name)
+    if type(pointer) is not str:
+        raise Problem("invalid_patch", f"an operation has a {name!r}, a JSON Pointer")
+    return ("", *parse(pointer))
+
+
+def _run(holder: Draft, operation: Any, room: int, foreign: bool) -> None:
+    if type(operation) is not dict or type(operation.get("op")) is not str:
+        raise Problem("invalid_patch", "an operation is an object with an 'op'")
+    path = _member(operation, "path")
+    match operation["op"]:
+        case "add":
+            _add(holder, path, _value(operation, room, foreign))
+        case "remove":
+            _remove(holder, path)
+        case "replace":
+            _replace(holder, path, _value(operation, room, foreign))
+        case "move":
+            source = _member(operation, "from")
+            if path[: len(source)] == source and path != source:
+                raise Problem("invalid_patch", "a value cannot be moved into itself")
+            _add(holder, path, _settled(_remove(holder, source)))
+        case "copy":
+            _add(holder, path, _settled(_get(holder, _member(operation, "from"))))
+        case "test":
+            value = _value(operation, 1 << 20, True)
+            current = _settled(_get(holder, path))
+            if not equal(current, value):
+                raise Problem("precondition_failed", "a test does not hold", path=format(path[1:]), value=current)
+        case unknown:
+            raise Problem("invalid_patch", f"there is no operation {unknown[:64]!r}")
+
+
+def _value(operation: dict[str, Any], room: int, foreign: bool) -> Any:
+    if "value" not in operation:
+        raise Problem("invalid_patch", "this operation has a 'value'")
+    value = operation["value"]
+    check(value, room, foreign) if type(value) in (dict, list) else check_scalar(value, foreign)
+    return value
+
+
+def _gone(path: Path) -> Problem:
+    return Problem("patch_mismatch", "there is nothing at this path", path=format(path[1:]))
+
+
+def _child(node: Any, segment: str) -> Any:
+    """The value of one key or element, or MISSING."""
+    if type(node) is Draft:
+        return node.get(segment)
+    if type(node) is dict:
+        return node.get(segment, MISSING)
+    items = node.items if type(node) is Array else node
+    if type(items) is not list:
+        return MISSING
+    position = index(segment, len(items))
+    return items[position] if position >= 0 else MISSING
+
+
+def _get(holder: Draft, path: Path) -> Any:
+    node: Any = holder
+    for segment in path:
+        node = _child(node, segment)
+        if node is MISSING:
+            raise _gone(path)
+    return node
+
+
+def _parent(holder: Draft, path: Path) -> Draft | Array:
+    """The container of a path, as a draft that may be changed."""
+    node: Draft | Array = holder
+    for segment in path[:-1]:
+        child = _child(node, segment)
+        if child is MISSING:
+            raise _gone(path)
+        if type(child) is dict:
+            child = Draft(child)
+        elif type(child) is list:
+            child = Array(child)
+        elif type(child) is not Draft and type(child) is not Array:
+            raise Problem("patch_mismatch", "the path runs through a scalar", path=format(path[1:]))
+        if isinstance(node, Draft):
+            node.touched[segment] = child
+        else:
+            node.items[index(segment, len(node.items))] = child
+        node = child
+    return node
+
+
+def _add(holder: Draft, path: Path, value: Any) -> None:
+    parent = _parent(holder, path)
+    if isinstance(parent, Draft):
+        parent.touched[path[-1]] = value
+        return
+    position = len(parent.items) if path[-1] == "-" else index(path[-1], len(parent.items) + 1)
+    if position < 0:
+        raise _gone(path)
+    parent.items.insert(position, value)
+
+
+def _remove(holder: Draft, path: Path) -> Any:
+    old = _get(holder, path)
+    parent = _parent(holder, path)
+    if isinstance(parent, Draft):
+        parent.touched[path[-1]] = MISSING
+    else:
+        del parent.items[index(path[-1], len(parent.items))]
+    return old
+
+
+def _replace(holder: Draft, path: Path, value: Any) -> None:
+    _get(holder, path)
+    parent = _parent(holder, path)
+    if isinstance(parent, Draft):
+        parent.touched[path[-1]] = value
+    else:
+        parent.items[index(path[-1], len(parent.items))] = value
