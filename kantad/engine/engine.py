@@ -101,6 +101,7 @@ class Engine:
         self.snapshot_rev = found.start_rev
         self.log_at_snapshot = found.start
         self.state_bytes = found.start  # until a snapshot measured it: at most what stands before the replay
+        self.warnings = found.warnings
         self.trouble: str | None = None  # why writes fail at the moment
         self.stopping = False
         self.window = Window()
@@ -242,7 +243,10 @@ class Engine:
         child = seen.child
         if child is None and proposal.edit == "post" and seen.changed:
             child = self._child_of(seen.rev, proposal.path)
-        return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, None, child)
+        diff = None
+        if proposal.want_diff and seen.changed:
+            diff = self.changes_after(seen.rev - 1)[0].diff
+        return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, diff, child)
 
     def _child_of(self, rev: int, path: Path) -> str | None:
         """The key or index that a logged `post` made, read back from its record."""

@@ -33,7 +33,8 @@ class Condition:
     path: Path
     equals: Any = MISSING
     exists: bool | None = None
-    etag: str | None = None
+    etags: tuple[str, ...] | None = None
+    not_etags: tuple[str, ...] | None = None
     unchanged_since: str | int | None = None
 
     def fails(self, root: Any) -> str | None:
@@ -43,8 +44,10 @@ class Condition:
             return "there is no value" if self.exists else "there is a value"
         if self.equals is not MISSING and (value is MISSING or not equal(value, self.equals)):
             return "the value is not equal"
-        if self.etag is not None and (value is MISSING or etag(value) != self.etag):
+        if self.etags is not None and (value is MISSING or etag(value) not in self.etags):
             return "the etag does not match"
+        if self.not_etags is not None and value is not MISSING and etag(value) in self.not_etags:
+            return "the etag matches"
         return None
 
 
@@ -63,13 +66,14 @@ class Proposal:
     conditions: list[Condition] = field(default_factory=list)
     ack: Ack | None = None
     dry_run: bool = False
+    want_diff: bool = False
     foreign: bool = False
     must_exist: bool = False
 
     def fingerprint(self) -> str:
         """`q` of the record: 8 hex digits over all that makes two requests the same one."""
         conditions = [
-            [c.path, None if c.equals is MISSING else [c.equals], c.exists, c.etag, c.unchanged_since]
+            [c.path, None if c.equals is MISSING else [c.equals], c.exists, c.etags, c.not_etags, c.unchanged_since]
             for c in self.conditions
         ]
         text = encode_json(
@@ -92,7 +96,7 @@ class Proposal:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a transaction came to. `rev`, `chain` and `micros` are of the change, or of the present when nothing changed."""
+    """What a transaction came to; where nothing changed, `rev`, `chain` and `micros` are the present ones."""
 
     rev: int
     chain: bytes

@@ -1,0 +1,173 @@
+"""The command: argv, signals, exit statuses.
+
+0 after SIGTERM or SIGINT, 2 usage or configuration, 65 the file is damaged or no kantadb, 74 the
+disk failed, 75 another process has the file.
+"""
+
+import asyncio
+import gc
+import importlib
+import logging
+import os
+import signal
+import ssl
+import sys
+from argparse import ArgumentParser
+from typing import Any, Final
+
+import uvloop
+
+from kantad import __version__
+from kantad.config import Config, UsageError, environment, load
+from kantad.engine.engine import Engine, open_engine
+from kantad.logs import escaped, set_up
+from kantad.store.log import Broken, Locked, NotOurs
+from kantad.values.errors import Damaged
+from kantad.web.access import LOOPBACK, Access
+from kantad.web.app import App
+from kantad.web.server import Server
+from kantad.web.writing import Limits
+
+logger = logging.getLogger("kantad")
+
+OK, USAGE, DAMAGED, BROKEN, LOCKED = 0, 2, 65, 74, 75
+
+OFFLINE: Final = {"check": "kantad.tools.check", "dump": "kantad.tools.dump", "repair": "kantad.tools.repair"}
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; returns the exit status."""
+    if arguments and arguments[0] in OFFLINE:
+        return offline(arguments[0], arguments[1:])
+    try:
+        config = load(arguments, environment())
+    except UsageError as error:
+        print(f"kantad: {escaped(str(error))}\nkantad --help tells the flags", file=sys.stderr)
+        return USAGE
+    set_up(config.get("log-level"), config.get("log-format"))
+    os.umask(0o077)
+    return serve(config)
+
+
+def offline(name: str, arguments: list[str]) -> int:
+    """An offline command on a file."""
+    tool = importlib.import_module(OFFLINE[name])
+    parser = ArgumentParser(prog=f"kantad {name}", description=tool.__doc__, allow_abbrev=False)
+    tool.add_arguments(parser)
+    try:
+        return int(tool.run(parser.parse_args(arguments), sys.stdout, sys.stderr))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        return OK
+
+
+def serve(config: Config) -> int:
+    """Serve until a signal; returns the exit status."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            return runner.run(_serve(config))
+        except UsageError as error:
+            return _failed(USAGE, str(error))
+        except Locked as error:
+            return _failed(LOCKED, str(error))
+        except Damaged as error:
+            return _failed(DAMAGED, f"{config.get('db')} is damaged: {error}. {remedy(config.get('db'))}")
+        except NotOurs as error:
+            return _failed(DAMAGED, f"{config.get('db')}: {error}")
+        except Broken as error:
+            return _failed(BROKEN, str(error))
+        except OSError as error:
+            return _failed(USAGE, f"{error.filename or config.get('db')}: {error.strerror}")
+
+
+def remedy(path: str) -> str:
+    """What to do about a damaged file."""
+    return (
+        f"Nothing was changed. `kantad check {path}` tells more; "
+        f"`kantad repair {path}` cuts at the damage and keeps a copy"
+    )
+
+
+def _failed(status: int, message: str) -> int:
+    logger.critical("%s", message)
+    return status
+
+
+async def _serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+
+    def on_signal() -> None:
+        if stop.done():
+            os._exit(OK if engine is None or not engine.committer.unsettled() else 1)
+        stop.set_result(OK)
+
+    engine: Engine | None = None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    engine = open_engine(
+        config.get("db"),
+        format=config.get("format"),
+        ack=config.get("ack"),
+        flush_interval=config.get("flush-interval"),
+        max_depth=config.get("max-depth"),
+    )
+    server = Server(make_app(engine, config), fast_path=not config.get("no-fast-path"))
+    try:
+        address = await _listen(server, config)
+    except OSError as error:
+        await engine.stop()
+        raise UsageError(f"cannot listen: {error.strerror or error}") from None
+    name = os.path.basename(config.get("db"))
+    print(
+        f"kantad {__version__} ready on {address} ({escaped(name)}, rev {engine.visible.rev})",
+        file=sys.stderr,
+        flush=True,
+    )
+    ends: set[asyncio.Future[Any]] = {stop, engine.broken}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if engine.broken.done():
+        await asyncio.sleep(0)  # the answers that say so are written before this
+        await server.stop()
+        return BROKEN
+    engine.stopping = True
+    await server.stop()
+    await engine.stop()
+    return BROKEN if engine.broken.done() else OK
+
+
+def make_app(engine: Engine, config: Config) -> App:
+    """The application of these settings."""
+    access = Access(
+        scheme="https" if config.get("tls-cert") else "http",
+        hosts=LOOPBACK | {host.lower() for host in (*config.get("allowed-host"), config.get("host"))},
+        origins=frozenset(config.get("cors-origin")),
+    )
+    return App(engine, access, Limits(config.get("max-body"), config.get("max-depth")))
+
+
+async def _listen(server: Server, config: Config) -> str:
+    """Start listening; returns what the ready line names."""
+    if config.get("unix"):
+        await server.listen_unix(config.get("unix"))
+        return f"unix:{config.get('unix')}"
+    context = None
+    if config.get("tls-cert"):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(config.get("tls-cert"), config.get("tls-key"))
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"--tls-cert: {error}") from None
+    host = config.get("host")
+    port = await server.listen(host, config.get("port"), context)
+    return f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+if __name__ == "__main__":
+    gc.disable()
+    main()

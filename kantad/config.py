@@ -1,0 +1,206 @@
+"""The settings of the daemon: flags, environment, a TOML file; flags win, then the environment.
+
+`SETTINGS` is the one table of them: every flag `--name` is also `KANTAD_NAME` in the environment
+and `name` in the file given with `--config`. A value that does not fit ends the start with exit
+status 2.
+"""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, NoReturn
+
+from kantad import __version__
+from kantad.engine.proposal import ACKS
+from kantad.web.access import LOOPBACK
+
+
+class UsageError(Exception):
+    """A flag, a variable or the configuration file is wrong (exit status 2)."""
+
+
+class Setting(NamedTuple):
+    """One setting: its flag, how its text is read, its default, what it is for."""
+
+    name: str
+    read: Callable[[str], Any]
+    default: Any
+    help: str
+    many: bool = False  # may be given several times
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"an integer from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value <= 3600.0:
+        raise ValueError("seconds, more than 0 and at most 3600")
+    return value
+
+
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _size(text: str) -> int:
+    number = text.lower().removesuffix("ib").removesuffix("b")
+    unit = number[-1:] if number[-1:] in ("k", "m", "g") else ""
+    digits = number.removesuffix(unit)
+    if not (digits.isascii() and digits.isdigit()) or not 1 <= int(digits) * _UNITS[unit] <= 1 << 30:
+        raise ValueError("bytes, such as 65536, 512k or 16MiB, at most 1 GiB")
+    return int(digits) * _UNITS[unit]
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        raise ValueError("true or false")
+    return text.lower() in ("1", "true", "yes", "on")
+
+
+SETTINGS: Final = (
+    Setting("db", str, "data.kantadb", "the database file; created where there is none"),
+    Setting("host", str, "127.0.0.1", "the address to listen on"),
+    Setting("port", _integer(0, 65535), 8700, "the port; 0 picks a free one"),
+    Setting("unix", str, None, "listen on this Unix socket instead"),
+    Setting("format", _one_of("json", "msgpack"), None, "the format of a new file: json (default) or msgpack"),
+    Setting("ack", _one_of(*ACKS), "durable", "when a write is answered: durable, written or applied"),
+    Setting("flush-interval", _seconds, 0.1, "seconds within which relaxed writes reach the disk"),
+    Setting("insecure", _switch, False, "allow an address other than loopback without access control"),
+    Setting("tls-cert", str, None, "the certificate chain, PEM"),
+    Setting("tls-key", str, None, "its private key, PEM"),
+    Setting("cors-origin", str, (), "an origin whose pages may ask, such as https://app.example", many=True),
+    Setting("allowed-host", str, (), "a further Host name that is this server's", many=True),
+    Setting("max-body", _size, 16 << 20, "the largest request body, in bytes"),
+    Setting("max-depth", _integer(2, 256), 128, "the deepest nesting of containers, the root being 1"),
+    Setting("no-fast-path", _switch, False, "answer every request through aiohttp"),
+    Setting("log-level", _one_of("debug", "info", "warning", "error"), "info", "what is logged"),
+    Setting("log-format", _one_of("text", "json"), "text", "how it is logged"),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings, by name; `config.get("max-body")`."""
+
+    values: Mapping[str, Any]
+
+    def get(self, name: str) -> Any:
+        """The value of a setting."""
+        return self.values[name]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the serving command's flags."""
+    made = _Parser(
+        prog="kantad",
+        allow_abbrev=False,
+        description="Serve a kantadb file over HTTP. Offline: kantad check|dump|repair FILE.",
+        epilog="Every flag is also KANTAD_<FLAG> in the environment and a key of the TOML file of --config.",
+    )
+    for setting in SETTINGS:
+        if setting.read is _switch:
+            made.add_argument(f"--{setting.name}", action="store_const", const="true", help=setting.help)
+        elif setting.many:
+            made.add_argument(f"--{setting.name}", action="append", metavar="VALUE", help=setting.help)
+        else:
+            made.add_argument(f"--{setting.name}", metavar="VALUE", help=f"{setting.help} (default: {setting.default})")
+    made.add_argument("--config", metavar="FILE", help="a TOML file with settings")
+    made.add_argument("--version", action="version", version=f"kantad {__version__}")
+    return made
+
+
+def load(arguments: list[str], environment: Mapping[str, str]) -> Config:
+    """The configuration; raises `UsageError`."""
+    flags = vars(parser().parse_args(arguments))
+    path = flags.get("config") or environment.get("KANTAD_CONFIG")
+    file = _read_file(path) if path else {}
+    known = {setting.name for setting in SETTINGS} | {"config"}
+    for key in environment:
+        if key.startswith("KANTAD_") and key[7:].lower().replace("_", "-") not in known:
+            raise UsageError(f"{key}: there is no such setting")
+    values = {}
+    for setting in SETTINGS:
+        variable = f"KANTAD_{setting.name.upper().replace('-', '_')}"
+        sources = (
+            (f"--{setting.name}", flags.get(setting.name.replace("-", "_"))),
+            (variable, environment.get(variable)),
+            (f"{path}: {setting.name}", file.get(setting.name)),
+        )
+        values[setting.name] = _value(setting, sources)
+    _check(values)
+    return Config(values)
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    found = {key.replace("_", "-"): value for key, value in found.items()}
+    for key in found:
+        if key not in {setting.name for setting in SETTINGS}:
+            raise UsageError(f"{path}: there is no setting {key}")
+    return found
+
+
+def _value(setting: Setting, sources: tuple[tuple[str, Any], ...]) -> Any:
+    for place, given in sources:
+        if given is None:
+            continue
+        if setting.many:
+            texts = given if isinstance(given, list) else str(given).split(",")
+            return tuple(_read(setting, place, text) for text in texts if text != "")
+        return _read(setting, place, given)
+    return setting.default
+
+
+def _read(setting: Setting, place: str, given: Any) -> Any:
+    try:
+        return setting.read(str(given).lower() if isinstance(given, bool) else str(given))
+    except ValueError as error:
+        raise UsageError(f"{place}: {given!r} is not {error}") from None
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Refuse combinations that would be unsafe or senseless."""
+    if bool(values["tls-cert"]) != bool(values["tls-key"]):
+        raise UsageError("--tls-cert and --tls-key go together")
+    host = values["host"]
+    loopback = host in LOOPBACK or host == "::1" or host.startswith("127.")
+    if not loopback and not values["unix"] and not values["insecure"]:
+        raise UsageError(
+            f"--host {host}: an address other than loopback needs --insecure: anyone who reaches it could write"
+        )
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment."""
+    return os.environ

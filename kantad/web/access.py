@@ -1,0 +1,80 @@
+"""Who may ask at all: the checks in front of routing, on every request of every kind.
+
+A page on the web must not reach a daemon on localhost: `Host` must name this server (DNS
+rebinding), `Origin` must be its own or allowed (CSRF). Deny comes first; only what passes here is
+routed. The fast path trusts header blocks that passed here before, byte for byte.
+"""
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.http import HttpVersion10, HttpVersion11
+
+from kantad.values.errors import Problem
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+MAX_TARGET = 8 << 10
+MAX_HEAD = 16 << 10
+
+
+@dataclass
+class Access:
+    """What the flags allow. `scheme` is what the server speaks."""
+
+    scheme: str = "http"
+    hosts: frozenset[str] = LOOPBACK
+    origins: frozenset[str] = field(default_factory=frozenset)
+
+    def admit(self, request: web.BaseRequest) -> str | None:
+        """Raise the `Problem` of a request that must not be routed; returns an allowed foreign origin, if any."""
+        if request.version not in (HttpVersion11, HttpVersion10):
+            raise Problem("invalid_parameter", "HTTP/1.1 is spoken here")
+        target = request.raw_path
+        if not target.startswith("/"):
+            raise Problem("invalid_path", "the request target begins with '/'")
+        if len(target) > MAX_TARGET:
+            raise Problem("uri_too_long", f"a request target has at most {MAX_TARGET} bytes")
+        size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
+        if size > MAX_HEAD:
+            raise Problem("headers_too_large", f"a header block has at most {MAX_HEAD} bytes")
+        host = self._check_host(request)
+        origin = self._check_origin(request, host)
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise Problem("unsupported_media_type", "content codings are not supported on requests")
+        return origin
+
+    def _check_host(self, request: web.BaseRequest) -> str:
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1:
+            raise Problem("host_refused", "a request has exactly one Host")
+        name = hosts[0].strip().lower()
+        if name.startswith("["):
+            bare, _, port = name.partition("]")
+            bare, port = bare + "]", port.removeprefix(":")
+        else:
+            bare, _, port = name.partition(":")
+        if (port and not (port.isascii() and port.isdigit())) or not self._is_ours(bare.removesuffix("."), request):
+            raise Problem("host_refused", "this Host is not served here (--allowed-host adds one)")
+        return hosts[0].strip()
+
+    def _is_ours(self, name: str, request: web.BaseRequest) -> bool:
+        if name in self.hosts:
+            return True
+        local = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        return isinstance(local, tuple) and name in (local[0], f"[{local[0]}]")
+
+    def _check_origin(self, request: web.BaseRequest, host: str) -> str | None:
+        origins = request.headers.getall("Origin", [])
+        if not origins:
+            site = request.headers.get("Sec-Fetch-Site", "none")
+            navigation = request.method in ("GET", "HEAD") and request.headers.get("Sec-Fetch-Mode") == "navigate"
+            if site in ("cross-site", "same-site") and not navigation:
+                raise Problem("origin_refused", "cross-origin requests are refused (--cors-origin allows an origin)")
+            return None
+        if len(origins) == 1:
+            origin = origins[0].strip()
+            if origin.lower() == f"{self.scheme}://{host}".lower():
+                return None
+            if origin in self.origins:
+                return origin
+        raise Problem("origin_refused", "cross-origin requests are refused (--cors-origin allows an origin)")

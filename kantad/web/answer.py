@@ -1,0 +1,119 @@
+"""Answers as bytes: one renderer for the plain path and the fast one, so they cannot differ.
+
+An `Answer` is status, header block and body, made once and written in one piece. aiohttp's own
+response machinery (header dicts, a writer, an access log) is not used.
+"""
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from kantad.values.content import encode_json, encode_msgpack
+from kantad.values.errors import Problem
+
+JSON = b"Content-Type: application/json\r\n"
+MSGPACK = b"Content-Type: application/msgpack\r\n"
+PROBLEM = b"Content-Type: application/problem+json\r\n"
+COMMON = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-cache\r\n"
+
+STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+
+
+BODILESS = (204, 304)
+
+
+class Clock:
+    """The `Date` header's line; made once a second."""
+
+    def __init__(self) -> None:
+        self.second = 0
+        self.line = b""
+
+    def __call__(self) -> bytes:
+        """The line of the present second."""
+        second = int(time.time())
+        if second != self.second:
+            self.second = second
+            self.line = time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(second)).encode()
+        return self.line
+
+
+date_line = Clock()
+
+
+def render(status: int, headers: bytes, body: bytes, *, close: bool = False, head: bool = False) -> bytes:
+    """The bytes of a whole response; `headers` are complete lines. With `head`, the body is left out."""
+    return b"%b%b%b%b%b%b\r\n%b" % (
+        STATUS_LINES[status],
+        headers,
+        COMMON,
+        date_line(),
+        b"Connection: close\r\n" if close else b"",
+        b"" if status in BODILESS else b"Content-Length: %d\r\n" % len(body),
+        b"" if head else body,
+    )
+
+
+class Reply:
+    """What a handler returns: status, header lines, body."""
+
+    __slots__ = ("body", "close", "headers", "status")
+
+    def __init__(self, status: int, headers: bytes, body: bytes, close: bool = False) -> None:
+        self.status, self.headers, self.body, self.close = status, headers, body, close
+
+
+def json_reply(value: Any, status: int = 200, headers: bytes = b"") -> Reply:
+    """A JSON body."""
+    return Reply(status, JSON + headers, encode_json(value))
+
+
+def encoded(value: Any, msgpack: bool) -> tuple[bytes, bytes]:
+    """A value's content type line and body, as the client accepts."""
+    return (MSGPACK, encode_msgpack(value)) if msgpack else (JSON, encode_json(value))
+
+
+def problem_reply(problem: Problem, *, close: bool = False) -> Reply:
+    """The RFC 9457 answer of a problem. `retry_after` and `allow` among its members become headers too."""
+    headers = PROBLEM
+    more = problem.more
+    if "retry_after" in more:
+        headers += b"Retry-After: %d\r\n" % more["retry_after"]
+    if "allow" in more:
+        headers += b"Allow: %b\r\n" % more["allow"].encode()
+    if problem.code == "unauthorized":
+        headers += b"WWW-Authenticate: Bearer\r\n"
+    return Reply(problem.status, headers, encode_json(problem.body()), close)
+
+
+class Answer(web.StreamResponse):
+    """A complete response for aiohttp to hand out: prebuilt bytes, written at once; `written(keep_alive)` is told."""
+
+    def __init__(
+        self, reply: Reply, *, head: bool, keep_alive: bool, written: Callable[[bool], None] | None = None
+    ) -> None:
+        self.written = written
+        super().__init__(status=reply.status)
+        self.data = render(reply.status, reply.headers, reply.body, close=reply.close or not keep_alive, head=head)
+        self.alive = keep_alive and not reply.close
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection stays open after this answer."""
+        return self.alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write it all."""
+        transport = request.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(self.data)
+        if self.written is not None:
+            self.written(self.alive)
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""

@@ -1,0 +1,149 @@
+"""The routes, and the way of a request: admitted, routed, handled, answered.
+
+The plain path: every request that is not answered by `fast`. One dispatcher turns every `Problem`
+into its answer; anything else that escapes a handler is a fault of ours, logged with a reference.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from kantad.engine.engine import Engine
+from kantad.values.errors import Problem
+from kantad.values.pointer import parse_url
+from kantad.web import operating
+from kantad.web.access import Access
+from kantad.web.answer import Answer, Reply, json_reply, problem_reply
+from kantad.web.connection import Connection
+from kantad.web.openapi import document
+from kantad.web.parameters import parse_query
+from kantad.web.reading import get_keys, get_value
+from kantad.web.writing import Limits, transaction, write_value
+
+logger = logging.getLogger("kantad")
+
+DATA = "/v1/data"
+KEYS = "/v1/keys"
+
+# path -> methods -> name of the handler below; the two subtrees are matched by their prefix.
+ROUTES: dict[str, dict[str, str]] = {
+    DATA: {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "write", "POST": "write"},
+    KEYS: {"GET": "keys", "HEAD": "keys"},
+    "/v1/transaction": {"POST": "transaction"},
+    "/v1/status": {"GET": "status", "HEAD": "status"},
+    "/v1/snapshot": {"POST": "snapshot"},
+    "/healthz": {"GET": "healthz", "HEAD": "healthz"},
+    "/readyz": {"GET": "readyz", "HEAD": "readyz"},
+    "/metrics": {"GET": "metrics", "HEAD": "metrics"},
+    "/openapi.json": {"GET": "openapi", "HEAD": "openapi"},
+}
+
+
+def route(target: str, method: str) -> tuple[str, str, str]:
+    """The handler's name, the rest of the path below it, and the query of a request target.
+
+    Raises `Problem` `no_route` or `method_not_allowed`.
+    """
+    path, _, query = target.partition("?")
+    base, rest = path, ""
+    for subtree in (DATA, KEYS):
+        if path.startswith(subtree + "/"):
+            base, rest = subtree, path[len(subtree) :]
+    methods = ROUTES.get(base)
+    if methods is None:
+        raise Problem("no_route", "there is no such endpoint; see /openapi.json")
+    name = methods.get(method)
+    if name is None:
+        raise Problem("method_not_allowed", f"{base} does not have this method", allow=", ".join(methods))
+    return name, rest, query
+
+
+@dataclass
+class App:
+    """What handlers need: the engine, the limits, who may ask."""
+
+    engine: Engine
+    access: Access
+    limits: Limits
+    connections: Callable[[], int] = lambda: 0
+    faults: list[float] = field(default_factory=list)
+
+    async def handle(self, request: web.BaseRequest) -> Answer:
+        """Answer one request; never raises but for cancellation."""
+        origin: str | None = None
+        connection = request.protocol if isinstance(request.protocol, Connection) else None
+        try:
+            origin = self.access.admit(request)
+            if connection is not None:
+                connection.admitted()
+            if origin is not None and request.method == "OPTIONS":
+                reply = preflight(request)
+            else:
+                reply = await self.dispatch(request)
+        except Problem as problem:
+            close = problem.status in (408, 413, 421) or not self._body_read(request)
+            reply = problem_reply(problem, close=close)
+        except Exception:
+            self._fault(request)
+            reply = Reply(500, b"Content-Type: text/plain\r\n", b"a fault of the server; it is in its log\n", True)
+        if origin is not None:
+            reply.headers += b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode()
+            reply.headers += b"Access-Control-Expose-Headers: ETag, Kanta-Revision, Kanta-Cursor, Location\r\n"
+        return Answer(
+            reply,
+            head=request.method == "HEAD",
+            keep_alive=bool(request.keep_alive),
+            written=None if connection is None else connection.answered,
+        )
+
+    def _body_read(self, request: web.BaseRequest) -> bool:
+        return not request.body_exists or request.content.at_eof()
+
+    def _fault(self, request: web.BaseRequest) -> None:
+        """Log an exception that is a bug: with its traceback, at most ten a minute."""
+        now = time.monotonic()
+        self.faults = [when for when in self.faults if when > now - 60]
+        if len(self.faults) < 10:
+            self.faults.append(now)
+            logger.exception("a fault while handling %r %r", request.method[:32], request.raw_path[:128])
+
+    async def dispatch(self, request: web.BaseRequest) -> Reply:
+        """Route and handle; raises `Problem`."""
+        name, rest, query = route(request.raw_path, request.method)
+        engine = self.engine
+        if name in ("read", "keys", "write"):
+            path = parse_url(rest)
+            if name == "read":
+                return await get_value(engine, request, path, query)
+            if name == "keys":
+                return await get_keys(engine, request, path, query)
+            return await write_value(engine, request, path, query, self.limits)
+        if name == "transaction":
+            return await transaction(engine, request, query, self.limits)
+        parse_query(query, ())
+        match name:
+            case "snapshot":
+                return await operating.snapshot(engine)
+            case "status":
+                return operating.status(engine)
+            case "readyz":
+                return operating.readyz(engine)
+            case "metrics":
+                return operating.metrics(engine, self.connections())
+            case "openapi":
+                return json_reply(document())
+            case _:
+                return operating.healthz()
+
+
+def preflight(request: web.BaseRequest) -> Reply:
+    """The answer to a CORS preflight from an allowed origin."""
+    headers = (
+        b"Access-Control-Allow-Methods: GET, HEAD, PUT, PATCH, DELETE, POST\r\n"
+        b"Access-Control-Allow-Headers: Content-Type, If-Match, If-None-Match, Idempotency-Key, Authorization\r\n"
+        b"Access-Control-Max-Age: 600\r\n"
+    )
+    return Reply(204, headers, b"")

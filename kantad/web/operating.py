@@ -1,0 +1,81 @@
+"""Operating endpoints: status, health, readiness, metrics, snapshots."""
+
+import os
+import time
+from typing import Any
+
+from kantad import __version__
+from kantad.engine.engine import Engine
+from kantad.values.errors import Problem
+from kantad.web.answer import Reply, json_reply
+
+_STARTED = time.monotonic()
+ROOM = 1 << 20  # bytes that must be free before a full disk counts as ready again
+
+
+def status(engine: Engine) -> Reply:
+    """`GET /v1/status`."""
+    log, visible = engine.log, engine.visible
+    body: dict[str, Any] = {
+        "version": __version__,
+        "rev": visible.rev,
+        "cursor": visible.cursor,
+        "durable_rev": engine.durable_rev,
+        "oldest": engine.oldest,
+        "schema_version": engine.v,
+        "file": {"path": log.path, "format": log.codec.name, "bytes": log.size},
+        "records": visible.rev - engine.oldest,
+        "subscribers": 0,
+        "uptime": round(time.monotonic() - _STARTED, 3),
+        "ack": engine.policy,
+        "idempotency_keys": len(engine.window.changes),
+        "warnings": engine.warnings,
+        "trouble": engine.trouble,
+    }
+    return json_reply(body)
+
+
+def healthz() -> Reply:
+    """`GET /healthz`: the process answers."""
+    return json_reply({"status": "ok"})
+
+
+def readyz(engine: Engine) -> Reply:
+    """`GET /readyz`: it can take writes; 503 with the reason when it cannot."""
+    if engine.stopping:
+        raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+    if engine.trouble is not None and not _room(engine):
+        raise Problem("unavailable", engine.trouble, retry_after=2)
+    return json_reply({"status": "ready", "rev": engine.visible.rev})
+
+
+def _room(engine: Engine) -> bool:
+    try:
+        free = os.fstatvfs(engine.log.fd)
+    except OSError:
+        return False
+    return free.f_bavail * free.f_frsize >= ROOM
+
+
+async def snapshot(engine: Engine) -> Reply:
+    """`POST /v1/snapshot`."""
+    visible, size = await engine.snapshot()
+    return json_reply({"rev": visible.rev, "cursor": visible.cursor, "bytes": size})
+
+
+def metrics(engine: Engine, connections: int) -> Reply:
+    """`GET /metrics`: Prometheus text."""
+    figures = [
+        ("kantad_revision", "gauge", "The visible revision.", engine.visible.rev),
+        ("kantad_durable_revision", "gauge", "The revision that a power cut leaves.", engine.durable_rev),
+        ("kantad_log_bytes", "gauge", "Bytes of the log.", engine.log.size),
+        ("kantad_batches_total", "counter", "Batches handed to the disk.", engine.committer.batches),
+        ("kantad_changes_pending", "gauge", "Changes that are not yet on disk.", len(engine.committer.unsettled())),
+        ("kantad_idempotency_keys", "gauge", "Keys in the idempotency window.", len(engine.window.changes)),
+        ("kantad_connections", "gauge", "Open connections.", connections),
+        ("kantad_writable", "gauge", "1 where the last write had room.", int(engine.trouble is None)),
+    ]
+    text = "".join(
+        f"# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, help, value in figures
+    )
+    return Reply(200, b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n", text.encode())

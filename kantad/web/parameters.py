@@ -1,0 +1,91 @@
+"""Query parameters: decoded strictly, named one by one, nothing ignored."""
+
+import re
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from kantad.engine.proposal import ACKS, Ack
+from kantad.values.errors import Problem
+from kantad.values.record import micros_of, parse_time
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+LABEL = 256  # characters of an action or a user
+KEY = 128
+
+
+def parse_query(query: str, known: tuple[str, ...]) -> dict[str, str]:
+    """The parameters of a query string; raises `Problem("invalid_parameter")` for unknown and doubled ones."""
+    found: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        name, _, value = pair.partition("=")
+        name = _decoded(name, name)
+        if name not in known:
+            raise Problem("invalid_parameter", f"there is no parameter {name[:64]!r} here", parameter=name[:64])
+        if name in found:
+            raise Problem("invalid_parameter", f"{name} is given twice", parameter=name)
+        found[name] = _decoded(value, name)
+    return found
+
+
+def _decoded(text: str, name: str) -> str:
+    try:
+        return unquote_to_bytes(text.replace("+", " ")).decode()
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise Problem("invalid_parameter", "a parameter is not valid UTF-8", parameter=name[:64]) from None
+
+
+def label(text: Any, name: str) -> str:
+    """An action or a user: at most 256 characters, none of them a control character."""
+    if type(text) is not str or len(text) > LABEL or _CONTROL.search(text):
+        raise Problem(
+            "invalid_parameter", f"{name} has at most {LABEL} characters and no control characters", parameter=name
+        )
+    return text
+
+
+def moment(text: str | None, name: str) -> int | None:
+    """An RFC 3339 time in microseconds since the epoch."""
+    return None if text is None else micros_of(parse_time(text, name))
+
+
+def acknowledgement(text: str | None) -> Ack | None:
+    """`durable`, `written` or `applied`."""
+    for ack in ACKS:
+        if text == ack:
+            return ack
+    if text is None:
+        return None
+    raise Problem("invalid_parameter", "ack is durable, written or applied", parameter="ack")
+
+
+def seconds(text: str | None, name: str, most: float) -> float:
+    """A number of seconds from 0 to `most`; 0 where it is not given."""
+    if text is None:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= most:
+        raise Problem("invalid_parameter", f"{name} is a number of seconds from 0 to {most:.0f}", parameter=name)
+    return value
+
+
+def count(text: str | None, name: str, default: int, most: int) -> int:
+    """An integer from 1 to `most`."""
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise Problem("invalid_parameter", f"{name} is an integer from 1 to {most}", parameter=name)
+    return int(text)
+
+
+def idempotency_key(text: str | None) -> str | None:
+    """1 to 128 printable ASCII characters."""
+    if text is not None and not (1 <= len(text) <= KEY and text.isascii() and text.isprintable()):
+        raise Problem(
+            "invalid_parameter",
+            f"an idempotency key is 1 to {KEY} printable ASCII characters",
+            parameter="Idempotency-Key",
+        )
+    return text

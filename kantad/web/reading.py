@@ -1,0 +1,116 @@
+"""`GET|HEAD /v1/data/<path>` and `GET /v1/keys/<path>`.
+
+The value, its etag and the revision are taken in one synchronous look, so they belong together.
+"""
+
+from typing import Any
+
+from aiohttp import web
+
+from kantad.engine.engine import Engine
+from kantad.values.content import MISSING, encode_json, etag
+from kantad.values.errors import Problem
+from kantad.values.pointer import Path, format
+from kantad.web.answer import JSON, MSGPACK, Reply, encoded, json_reply
+from kantad.web.body import accepts_msgpack
+from kantad.web.parameters import count, parse_query, seconds
+
+MOST_WAIT = 60.0
+MOST_KEYS = 100_000
+
+_VARY = b"Vary: Accept\r\n"
+
+
+def value_reply(engine: Engine, path: Path, msgpack: bool) -> Reply:
+    """The value at a path with its validators; raises `Problem("not_found")`."""
+
+    def look(value: Any) -> tuple[bytes, bytes]:
+        if value is MISSING:
+            raise Problem("not_found", "there is no value at this path", path=format(path))
+        return encoded(value, msgpack)[1], etag(value).encode()
+
+    body, tag = engine.read(path, look)
+    return Reply(200, (MSGPACK if msgpack else JSON) + validators(engine, tag), body)
+
+
+def validators(engine: Engine, tag: bytes) -> bytes:
+    """The header lines `ETag`, `Kanta-Revision`, `Kanta-Cursor` and `Vary`."""
+    visible = engine.visible
+    return b'ETag: "%b"\r\nKanta-Revision: %d\r\nKanta-Cursor: %b\r\n%b' % (
+        tag,
+        visible.rev,
+        visible.cursor.encode(),
+        _VARY,
+    )
+
+
+async def get_value(engine: Engine, request: web.BaseRequest, path: Path, query: str) -> Reply:
+    """`GET /v1/data/<path>`, with `If-None-Match` and `wait`."""
+    given = parse_query(query, ("wait",))
+    wait = seconds(given.get("wait"), "wait", MOST_WAIT)
+    known = entity_tags(request.headers.getall("If-None-Match", []))
+    if wait and len(known) == 1 and "*" not in known:
+        await engine.wait_differs(path, next(iter(known)), wait)
+    elif wait:
+        raise Problem("invalid_parameter", "wait goes with If-None-Match and one etag", parameter="wait")
+    reply = value_reply(engine, path, accepts_msgpack(request))
+    tag = reply.headers.split(b'ETag: "', 1)[1].split(b'"', 1)[0]
+    if known and ("*" in known or tag.decode() in known):
+        return Reply(304, validators(engine, tag), b"")
+    return reply
+
+
+def entity_tags(values: list[str]) -> set[str]:
+    """The opaque tags of an `If-Match` or `If-None-Match` (RFC 9110 section 13.1), `*` among them as itself.
+
+    A weak tag compares as its opaque part; raises `Problem("invalid_parameter")` for what is no tag.
+    """
+    found = set()
+    for part in (part.strip() for value in values for part in value.split(",")):
+        tag = part.removeprefix("W/")
+        if part == "*":
+            found.add("*")
+        elif len(tag) >= 2 and tag[0] == tag[-1] == '"':
+            found.add(tag[1:-1])
+        elif part:
+            raise Problem("invalid_parameter", "an entity tag stands in double quotes", parameter="If-None-Match")
+    return found
+
+
+_KINDS: dict[type, str] = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
+
+
+async def get_keys(engine: Engine, request: web.BaseRequest, path: Path, query: str) -> Reply:
+    """`GET /v1/keys/<path>`: the keys of an object in order, the size of an array, the type of a scalar."""
+    given = parse_query(query, ("limit", "after"))
+    limit = count(given.get("limit"), "limit", 1000, MOST_KEYS)
+    answer = engine.read(path, lambda value: keys_of(value, path, limit, given.get("after")))
+    visible = engine.visible
+    headers = b"Kanta-Revision: %d\r\nKanta-Cursor: %b\r\n" % (visible.rev, visible.cursor.encode())
+    if accepts_msgpack(request):
+        kind, body = encoded(answer, True)
+        return Reply(200, kind + headers + _VARY, body)
+    return json_reply(answer, headers=headers + _VARY)
+
+
+def keys_of(value: Any, path: Path, limit: int, after: str | None) -> dict[str, Any]:
+    """What `keys` says of a value; raises `Problem` `not_found`, and `invalid_parameter` for an unknown `after`."""
+    if value is MISSING:
+        raise Problem("not_found", "there is no value at this path", path=format(path))
+    if type(value) is list:
+        return {"type": "array", "size": len(value)}
+    if type(value) is not dict:
+        return {"type": _KINDS.get(type(value), "string")}
+    names = [key if type(key) is str else str(key) for key in value]
+    start = 0
+    if after is not None:
+        try:
+            start = names.index(after) + 1
+        except ValueError:
+            raise Problem("invalid_parameter", "after is a key of this object", parameter="after") from None
+    page = names[start : start + limit]
+    more = start + limit < len(names)
+    return {"type": "object", "size": len(names), "keys": page, "next": page[-1] if more else None}
+
+
+__all__ = ["encode_json", "entity_tags", "get_keys", "get_value", "keys_of", "validators", "value_reply"]

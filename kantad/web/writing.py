@@ -1,0 +1,228 @@
+"""`PUT|PATCH|DELETE|POST /v1/data/<path>` and `POST /v1/transaction`.
+
+Each becomes a `Proposal`; the answer waits until the change is acknowledged, and so does a refusal
+that shows state, because the state may still be taken back.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from kantad.engine.engine import Engine
+from kantad.engine.proposal import Ack, Condition, Outcome, Proposal
+from kantad.values.content import MISSING, encode_json
+from kantad.values.errors import Problem
+from kantad.values.pointer import Path, format_url, parse
+from kantad.values.record import cursor, parse_cursor, time_text
+from kantad.web.answer import JSON, Reply, encoded
+from kantad.web.body import accepts_msgpack, decode, decoded, is_msgpack, read_body
+from kantad.web.parameters import acknowledgement, idempotency_key, label, moment, parse_query
+from kantad.web.reading import entity_tags
+
+_PATCHES: dict[str, Literal["merge", "json-patch"]] = {
+    "application/merge-patch+json": "merge",
+    "application/json-patch+json": "json-patch",
+}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The limits of requests, from the flags: bytes and container levels."""
+
+    max_body: int = 16 << 20
+    max_depth: int = 128
+
+
+class ConditionRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """One member of a transaction's `if`."""
+
+    path: str
+    equals: Any = msgspec.UNSET
+    exists: bool | None = None
+    etag: str | None = None
+    unchanged_since: int | str | None = None
+
+
+class TransactionRequest(msgspec.Struct, forbid_unknown_fields=True, rename={"conditions": "if", "want": "return"}):
+    """The body of `POST /v1/transaction`."""
+
+    diff: Any
+    a: str = "transact"
+    u: str | None = None
+    path: str = ""
+    base: int | str | None = None
+    id: str | None = None
+    m: str | None = None
+    ack: Literal["durable", "written", "applied"] | None = None
+    conditions: list[ConditionRequest] = []
+    dry_run: bool = False
+    want: Literal["diff"] | None = None
+
+
+_decode_transaction = msgspec.json.Decoder(TransactionRequest).decode
+_decode_transaction_msgpack = msgspec.msgpack.Decoder(TransactionRequest).decode
+
+
+async def commit(engine: Engine, proposal: Proposal) -> Outcome:
+    """Transact and wait for the acknowledgement; raises the `Problem` only when it may be told."""
+    try:
+        outcome = engine.transact(proposal)
+    except Problem as problem:
+        if problem.status in (404, 409, 412):
+            await engine.settled(None, engine.rev)
+        raise
+    await engine.settled(proposal.ack, outcome.rev)
+    return outcome
+
+
+def outcome_body(outcome: Outcome, *, diff: bool = False) -> dict[str, Any]:
+    """The members of a write's answer."""
+    body: dict[str, Any] = {
+        "rev": outcome.rev,
+        "cursor": cursor(outcome.rev, outcome.chain),
+        "ts": time_text(outcome.micros),
+        "changed": outcome.changed,
+    }
+    if outcome.replayed:
+        body["replayed"] = True
+    if outcome.child is not None:
+        body["key"] = outcome.child
+    if diff:
+        body["diff"] = outcome.diff if outcome.changed else {}
+    return body
+
+
+def revision_headers(outcome: Outcome) -> bytes:
+    """The header lines of a write's answer."""
+    replayed = b"Idempotency-Replayed: true\r\n" if outcome.replayed else b""
+    return b"Kanta-Revision: %d\r\nKanta-Cursor: %b\r\n%b" % (
+        outcome.rev,
+        cursor(outcome.rev, outcome.chain).encode(),
+        replayed,
+    )
+
+
+def plain_outcome_reply(outcome: Outcome) -> Reply:
+    """The answer of a plain write, as JSON; the fast path uses it too."""
+    mark = cursor(outcome.rev, outcome.chain).encode()
+    body = b'{"rev":%d,"cursor":"%b","ts":"%b","changed":%b%b}' % (
+        outcome.rev,
+        mark,
+        time_text(outcome.micros).encode(),
+        b"true" if outcome.changed else b"false",
+        b',"replayed":true' if outcome.replayed else b"",
+    )
+    return Reply(200, JSON + revision_headers(outcome), body)
+
+
+async def write_value(engine: Engine, request: web.BaseRequest, path: Path, query: str, limits: Limits) -> Reply:
+    """`PUT`, `PATCH`, `DELETE` or `POST` of `/v1/data/<path>`."""
+    method = request.method
+    if method == "DELETE" and not path:
+        raise Problem("method_not_allowed", "the root cannot be deleted", allow="GET, HEAD, PUT, PATCH, POST")
+    given = parse_query(query, ("action", "user", "m", "ack", "base"))
+    proposal = Proposal(
+        path,
+        "put",
+        action=label(given.get("action", method.lower()), "action"),
+        user=label(given["user"], "user") if "user" in given else None,
+        m=moment(given.get("m"), "m"),
+        base=given.get("base"),
+        key=idempotency_key(request.headers.get("Idempotency-Key")),
+        conditions=header_conditions(request, path),
+        ack=acknowledgement(given.get("ack")),
+        foreign=engine.foreign,
+    )
+    if proposal.base is not None:
+        parse_cursor(proposal.base, "base")
+    kind = request.headers.get("Content-Type", "")
+    body = await read_body(request, limits.max_body)
+    if method == "DELETE":
+        proposal.edit = "delete"
+    else:
+        proposal.body = decode(body, is_msgpack(kind), limits.max_depth)
+        if method == "PATCH":
+            proposal.edit = _PATCHES.get(kind.partition(";")[0].strip().lower(), "patch")
+        elif method == "POST":
+            proposal.edit = "post"
+    outcome = await commit(engine, proposal)
+    if accepts_msgpack(request):
+        mime, content = encoded(outcome_body(outcome), True)
+        reply = Reply(200, mime + revision_headers(outcome), content)
+    elif outcome.child is None:
+        reply = plain_outcome_reply(outcome)
+    else:
+        reply = Reply(200, JSON + revision_headers(outcome), encode_json(outcome_body(outcome)))
+    if outcome.child is not None:
+        reply.status = 201
+        reply.headers += b"Location: /v1/data%b\r\n" % format_url((*path, outcome.child)).encode()
+    return reply
+
+
+def header_conditions(request: web.BaseRequest, path: Path) -> list[Condition]:
+    """The preconditions that `If-Match` and `If-None-Match` are."""
+    found = []
+    match = entity_tags(request.headers.getall("If-Match", []))
+    if "*" in match:
+        found.append(Condition(path, exists=True))
+    elif match:
+        found.append(Condition(path, etags=tuple(sorted(match))))
+    none = entity_tags(request.headers.getall("If-None-Match", []))
+    if "*" in none:
+        found.append(Condition(path, exists=False))
+    elif none:
+        found.append(Condition(path, not_etags=tuple(sorted(none))))
+    return found
+
+
+async def transaction(engine: Engine, request: web.BaseRequest, query: str, limits: Limits) -> Reply:
+    """`POST /v1/transaction`."""
+    parse_query(query, ())
+    header_key = idempotency_key(request.headers.get("Idempotency-Key"))
+    msgpack = is_msgpack(request.headers.get("Content-Type", ""))
+    body = await read_body(request, limits.max_body)
+    decode(body, msgpack, limits.max_depth)
+    asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body)
+    if header_key is not None and asked.id is not None and header_key != asked.id:
+        raise Problem("invalid_parameter", "id and Idempotency-Key differ", parameter="id")
+    proposal = proposal_of(asked, header_key, engine.foreign)
+    outcome = await commit(engine, proposal)
+    answer = outcome_body(outcome, diff=asked.dry_run or asked.want == "diff")
+    mime, content = encoded(answer, accepts_msgpack(request))
+    return Reply(200, mime + revision_headers(outcome), content)
+
+
+def proposal_of(asked: TransactionRequest, header_key: str | None, foreign: bool) -> Proposal:
+    """The proposal that a transaction's body is; raises `Problem`."""
+    if asked.base is not None:
+        parse_cursor(asked.base, "base")
+    return Proposal(
+        parse(asked.path),
+        "patch",
+        asked.diff,
+        action=label(asked.a, "a"),
+        user=None if asked.u is None else label(asked.u, "u"),
+        m=moment(asked.m, "m"),
+        base=asked.base,
+        key=idempotency_key(asked.id) or header_key,
+        conditions=[_condition(each) for each in asked.conditions],
+        ack=asked.ack,
+        dry_run=asked.dry_run,
+        want_diff=asked.want == "diff",
+        foreign=foreign,
+    )
+
+
+def _condition(asked: ConditionRequest) -> Condition:
+    equals = MISSING if asked.equals is msgspec.UNSET else asked.equals
+    if equals is MISSING and asked.exists is None and asked.etag is None and asked.unchanged_since is None:
+        raise Problem("invalid_parameter", "a condition has equals, exists, etag or unchanged_since", path=asked.path)
+    if asked.unchanged_since is not None:
+        parse_cursor(asked.unchanged_since, "unchanged_since")
+    etags = (
+        None if asked.etag is None else tuple(entity_tags([asked.etag] if '"' in asked.etag else [f'"{asked.etag}"']))
+    )
+    return Condition(parse(asked.path), equals, asked.exists, etags, None, asked.unchanged_since)
+
+
+__all__ = ["Ack", "Limits", "commit", "plain_outcome_reply", "transaction", "write_value"]
