@@ -139,10 +139,6 @@ def load(arguments: list[str], environment: Mapping[str, str]) -> Config:
     flags = vars(parser().parse_args(arguments))
     path = flags.get("config") or environment.get("KANTAD_CONFIG")
     file = _read_file(path) if path else {}
-    known = {setting.name for setting in SETTINGS} | {"config"}
-    for key in environment:
-        if key.startswith("KANTAD_") and key[7:].lower().replace("_", "-") not in known:
-            raise UsageError(f"{key}: there is no such setting")
     values = {}
     for setting in SETTINGS:
         variable = f"KANTAD_{setting.name.upper().replace('-', '_')}"
