@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from kantad.engine.pending import Applied, Batch, Settle
+from kantad.engine.pending import Answering, Applied, Batch, Settle
 from kantad.engine.proposal import Ack
 from kantad.store.log import Broken, Log, NoRoom
 from kantad.values.errors import Problem
@@ -25,7 +25,7 @@ logger = logging.getLogger("kantad")
 MOST_WAITING: Final = 20_000  # changes not yet on disk, beyond which writes are refused
 MOST_BYTES: Final = 64 << 20
 
-Job = tuple[Batch, list[tuple[bytes, bool]], bool]
+Job = tuple[Batch, bytes, bool]
 
 
 class Committer:
@@ -67,21 +67,25 @@ class Committer:
 
     # -- what the engine calls
 
-    def first_rev(self) -> int:
-        """The revision of the open batch's first change, 0 if it has none."""
-        return self.open.changes[0].rev if self.open.changes else 0
-
-    def check_room(self) -> None:
-        """Refuse a write where too many wait for the disk already."""
-        if len(self.open.changes) >= MOST_WAITING or self.open_bytes >= MOST_BYTES:
+    def first_rev_with_room(self) -> int:
+        """The revision of the open batch's first change, 0 if it has none; raises `Problem` where too many wait."""
+        changes = self.open.changes
+        if not changes:
+            return 0
+        if len(changes) >= MOST_WAITING or self.open_bytes >= MOST_BYTES:
             raise Problem("unavailable", "too many writes are waiting for the disk", retry_after=1)
+        return changes[0].rev
 
     def add(self, change: Applied) -> None:
         """Take a change into the open batch."""
-        self.open.add(change)
+        self.open.changes.append(change)
         self.open_bytes += len(change.payload)
-        if not self.started and self.flight is None:
+        if self.flight is None and not self.started:
             self._schedule()
+
+    def answer(self, connection: Answering, data: bytes) -> None:
+        """Send a prepared answer to the newest change when it is durable; it must be in the open batch."""
+        self.open.answers.append((connection, data))
 
     def wait(self, rev: int, level: Ack, settle: Settle) -> None:
         """Call `settle` once this revision is at this level of acknowledgement; it must still be pending."""
@@ -165,15 +169,21 @@ class Committer:
         batch.sync = sync
         self.flight = batch
         self.batches += 1
-        self.jobs.put((batch, records, sync))
+        try:
+            self.log.check_own()
+        except Broken as error:
+            self._break(batch, error)
+            return
+        self.jobs.put((batch, self.log.framed(records), sync))
 
     def _work(self) -> None:
         """The thread: write and sync one job after another."""
         while (job := self.jobs.get()) is not None:
-            batch, records, sync = job
+            batch, data, sync = job
             error: Exception | None = None
             try:
-                self.log.append_records(records)
+                if data:
+                    self.log.append(data)
                 if batch.waiting_written:
                     self.loop.call_soon_threadsafe(self._written, batch)
                 if sync:
@@ -195,6 +205,11 @@ class Committer:
 
     def _done(self, batch: Batch, error: Exception | None) -> None:
         """The thread is through with a batch."""
+        if error is None:
+            try:
+                self.log.check_own()
+            except Broken as failure:
+                error = failure
         if isinstance(error, Broken):
             self._break(batch, error)
             return
@@ -204,6 +219,8 @@ class Committer:
         self.flight = None
         self.unsynced = not batch.sync and (self.unsynced or bool(batch.changes))
         self.published(batch)
+        for connection, data in batch.answers:
+            connection.settled(data)
         for settle in batch.waiting_written:
             settle(None)
         for settle in batch.waiting:
@@ -248,9 +265,15 @@ class Committer:
         self.flight, self.open, self.open_bytes, self.snapshot_waiting = None, Batch(), 0, []
         self.failed(lost, problem)
         for each in lost:
-            for settle in [*each.waiting_written, *each.waiting]:
-                settle(problem)
+            self._refuse(each, problem)
         for settle in waiting:
+            settle(problem)
+
+    def _refuse(self, batch: Batch, problem: Problem) -> None:
+        """Tell all who wait for a batch that it did not come to be (or that nobody knows)."""
+        for connection, _ in batch.answers:
+            connection.refused(problem)
+        for settle in [*batch.waiting_written, *batch.waiting]:
             settle(problem)
 
     def _break(self, batch: Batch, error: Broken) -> None:
@@ -258,8 +281,7 @@ class Committer:
         self.stopped = True
         problem = Problem("unavailable", "the disk failed: whether the change was stored is not known")
         for each in (batch, self.open):
-            for settle in [*each.waiting_written, *each.waiting]:
-                settle(problem)
+            self._refuse(each, problem)
         for settle in self.snapshot_waiting:
             settle(problem)
         self.broken(error)

@@ -15,11 +15,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.committer import Committer
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back
-from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed
+from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window
 from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
@@ -37,7 +37,7 @@ logger = logging.getLogger("kantad")
 
 T = TypeVar("T")
 
-RING_BYTES: Final = 8 << 20
+RING_BYTES: Final = 4 << 20
 SNAPSHOT_MIN: Final = 1 << 20
 SNAPSHOT_ON_STOP: Final = 1000
 SHOWN_VALUE: Final = 64 << 10
@@ -63,16 +63,14 @@ def settling() -> tuple["asyncio.Future[None]", Settle]:
     return future, settle
 
 
-class Visible(NamedTuple):
-    """The revision that readers see, and the chain at it."""
+class Visible:
+    """The revision that readers see, the chain at it, its cursor, and both as header lines."""
 
-    rev: int
-    chain: bytes
+    __slots__ = ("chain", "cursor", "lines", "rev")
 
-    @property
-    def cursor(self) -> str:
-        """Its cursor."""
-        return cursor(self.rev, self.chain)
+    def __init__(self, rev: int, chain: bytes) -> None:
+        self.rev, self.chain, self.cursor = rev, chain, cursor(rev, chain)
+        self.lines = b"Kanta-Revision: %d\r\nKanta-Cursor: %b\r\n" % (rev, self.cursor.encode())
 
 
 class Engine:
@@ -126,7 +124,7 @@ class Engine:
     def meets_hidden(self, path: Path) -> bool:
         """Whether a change that readers must not see yet may touch this path."""
         committer = self.committer
-        if self.policy == "applied":
+        if (not committer.open.changes and committer.flight is None) or self.policy == "applied":
             return False
         return committer.open.meets(path) or (committer.flight is not None and committer.flight.meets(path))
 
@@ -177,7 +175,6 @@ class Engine:
             self._check_conditions(proposal)
         if proposal.base is not None:
             self._check_base(proposal)
-        self.committer.check_room()
         micros = max(self.clock(), self.micros)
         diff, child = narrowed(proposal, self.root, self.max_depth, micros)
         if diff is SAME or proposal.dry_run:
@@ -187,35 +184,44 @@ class Engine:
             if proposal.key is not None and not proposal.dry_run:
                 self.window.add(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
             return outcome
-        return self._commit(proposal, diff, child, micros, q)
+        self._commit(micros, proposal.action, diff, proposal.user, proposal.m, proposal.key, q or None)
+        if proposal.key is not None:
+            self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
+        return Outcome(self.rev, self.chain, micros, True, False, diff, child)
 
-    def _commit(self, proposal: Proposal, diff: Any, child: str | None, micros: int, q: str) -> Outcome:
-        """Encode, apply, put in line. Nothing here is refused any more."""
+    def write(self, path: Path, body: Any, edit: Literal["put", "patch"]) -> bool:
+        """The short form of `transact`, for a write with no key, base or condition: whether it changed anything.
+
+        Raises `Problem`. `rev`, `chain` and `micros` are those of the change afterwards.
+        """
+        if self.stopping:
+            raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+        diff = written(self.root, path, body, edit == "put", self.max_depth, self.foreign)
+        if diff is SAME:
+            return False
+        micros = self.clock()
+        self._commit(micros if micros > self.micros else self.micros, edit, diff, None, None, None, None)
+        return True
+
+    def _commit(
+        self, micros: int, action: str, diff: Any, user: str | None, m: int | None, key: str | None, q: str | None
+    ) -> None:
+        """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more."""
+        committer = self.committer
+        first = committer.first_rev_with_room()
         rev = self.rev + 1
         payload, chain = self.log.codec.change(
-            micros,
-            proposal.action,
-            diff,
-            self.chain,
-            v=self.v,
-            u=proposal.user,
-            m=proposal.m,
-            id=proposal.key,
-            q=q or None,
-            b=self.committer.first_rev(),
+            micros, action, diff, self.chain, v=self.v, u=user, m=m, id=key, q=q, b=first
         )
         undo = Undo(self.orders)
         apply(self.root, diff, undo)
         self.rev, self.chain, self.micros = rev, chain, micros
-        if proposal.m is not None:
-            self.m = proposal.m
-        if proposal.key is not None:
-            self.window.add(proposal.key, Seen(q, rev, chain, micros, True, child))
-        self.committer.add(Applied(rev, chain, micros, payload, diff, undo))
+        if m is not None:
+            self.m = m
+        committer.add(Applied(rev, chain, micros, payload, diff, undo))
         if self.policy == "applied":
             self.visible = Visible(rev, chain)
             self._wake()
-        return Outcome(rev, chain, micros, True, False, diff, child)
 
     def settle_when(self, ack: Ack | None, rev: int, settle: Settle) -> bool:
         """Call `settle(None or Problem)` when an answer that knows revision `rev` may go out.
@@ -325,7 +331,8 @@ class Engine:
         """The hash chain at a revision that the log holds."""
         if rev == self.rev:
             return self.chain
-        for change in [*self.ring, *self.committer.unsettled()]:
+        recent: list[Applied] = [*self.ring, *self.committer.unsettled()]
+        for change in recent:
             if change.rev == rev:
                 return change.chain
         with self.log.buffer() as buffer:
@@ -338,7 +345,7 @@ class Engine:
 
     def changes_after(self, rev: int) -> list[history.Logged]:
         """The changes after a revision, pending ones included, oldest first; from memory where it has them."""
-        recent = [*self.ring, *self.committer.unsettled()]
+        recent: list[Applied] = [*self.ring, *self.committer.unsettled()]
         held = recent[0].rev if recent else self.rev + 1
         found: list[history.Logged] = []
         if rev + 1 < held:
@@ -349,7 +356,7 @@ class Engine:
         for change in recent:
             if change.rev > rev:
                 record = self.log.codec.decode(change.payload, Change)
-                found.append(history.Logged(change.rev, record.a, record.u, change.diff))
+                found.append(history.Logged(change.rev, record.a, record.u, record.diff))
         return found
 
     # -- what the committer calls
@@ -367,9 +374,9 @@ class Engine:
         if batch.sync:
             self.durable_rev = last.rev
         for change in batch.changes:
-            self.ring.append(change)
+            change.settle()
             self.ring_bytes += len(change.payload)
-            change.undo.entries.clear()
+        self.ring.extend(batch.changes)
         while self.ring_bytes > RING_BYTES:
             self.ring_bytes -= len(self.ring.popleft().payload)
         if self.policy != "applied":

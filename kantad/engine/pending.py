@@ -7,8 +7,9 @@ of path beginnings say so without looking at the patches. Nothing here awaits.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
+from kantad.values.errors import Problem
 from kantad.values.patch import Undo, apply
 from kantad.values.pointer import Path
 
@@ -16,44 +17,68 @@ Settle = Callable[[Exception | None], None]
 
 
 class Applied:
-    """One applied change: its patch (to do it again) and its undo list."""
+    """One applied change: its patch (to do it again) and its undo list, until it is settled."""
 
     __slots__ = ("chain", "diff", "micros", "payload", "rev", "undo")
 
     def __init__(self, rev: int, chain: bytes, micros: int, payload: bytes, diff: Any, undo: Undo) -> None:
-        self.rev, self.chain, self.micros, self.payload, self.diff, self.undo = rev, chain, micros, payload, diff, undo
+        self.rev, self.chain, self.micros, self.payload = rev, chain, micros, payload
+        self.diff: Any = diff
+        self.undo: Undo | None = undo
+
+    def settle(self) -> None:
+        """Nobody can take it back any more: keep only the record."""
+        self.diff = self.undo = None
+
+
+class Answering(Protocol):
+    """A connection that a prepared answer goes to."""
+
+    def settled(self, data: bytes) -> None:
+        """Send the answer."""
+
+    def refused(self, problem: Problem) -> None:
+        """Send a problem instead."""
 
 
 class Batch:
-    """Changes that are written and synced together, and who waits for them."""
+    """Changes that are written and synced together, and who waits for them.
 
-    __slots__ = ("changes", "sync", "touched", "waiting", "waiting_written")
+    `answers` are prepared answers and where they go: the cheap form of waiting.
+    """
+
+    __slots__ = ("answers", "changes", "looked_at", "sync", "touched", "waiting", "waiting_written")
 
     def __init__(self) -> None:
         self.changes: list[Applied] = []
+        self.answers: list[tuple[Answering, bytes]] = []
         self.waiting: list[Settle] = []
         self.waiting_written: list[Settle] = []
         self.touched: set[Any] = set()
+        self.looked_at = 0  # how many of the changes are in `touched`
         self.sync = False
 
-    def add(self, change: Applied) -> None:
-        """Take a change in, and note where it touches: the first two keys of its path, and the first."""
-        self.changes.append(change)
-        patch = change.diff
-        first = _only_key(patch)
-        second = _only_key(patch[first]) if first is not None and type(patch[first]) is dict else None
-        if first is None:
-            self.touched.add(())
-        elif second is None:
-            self.touched.update((str(first), (str(first),)))
-        else:
-            self.touched.update((str(first), (str(first), str(second))))
+    def _look(self) -> None:
+        """Note where the changes touch: the first two keys of the path, and the first."""
+        for change in self.changes[self.looked_at :]:
+            patch = change.diff
+            first = _only_key(patch)
+            second = _only_key(patch[first]) if first is not None and type(patch[first]) is dict else None
+            if first is None:
+                self.touched.add(())
+            elif second is None:
+                self.touched.update((str(first), (str(first),)))
+            else:
+                self.touched.update((str(first), (str(first), str(second))))
+        self.looked_at = len(self.changes)
 
     def meets(self, path: Path) -> bool:
         """Whether one of the changes may touch what is at this path. Says yes too often, never too rarely."""
-        touched = self.touched
-        if not touched:
+        if not self.changes:
             return False
+        if self.looked_at < len(self.changes):
+            self._look()
+        touched = self.touched
         if () in touched or not path:
             return True
         first = "$" + path[0] if path[0][:1] == "$" else path[0]
@@ -87,4 +112,5 @@ def hidden(root: dict[str, Any], changes: list[Applied]) -> Iterator[None]:
 def roll_back(changes: list[Applied]) -> None:
     """Take changes back, newest first."""
     for change in reversed(changes):
-        change.undo.roll_back()
+        if change.undo is not None:
+            change.undo.roll_back()

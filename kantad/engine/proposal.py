@@ -6,7 +6,7 @@ into the canonical patch of the root. Pure.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
@@ -63,7 +63,7 @@ class Proposal:
     m: int | None = None
     base: str | int | None = None
     key: str | None = None
-    conditions: list[Condition] = field(default_factory=list)
+    conditions: tuple[Condition, ...] = ()
     ack: Ack | None = None
     dry_run: bool = False
     want_diff: bool = False
@@ -113,8 +113,6 @@ def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: i
     Raises `Problem`; the state is not touched.
     """
     path, edit = proposal.path, proposal.edit
-    if edit == "patch" and not path:
-        return effect(root, proposal.body, max_depth, proposal.foreign), None
     steps, old = locate(root, path)
     if old is MISSING and (proposal.must_exist or edit == "delete"):
         raise Problem("not_found", "there is no value at this path", path=format(path))
@@ -134,11 +132,34 @@ def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: i
             return _post(proposal, steps, old, room, micros)
     except Problem as problem:
         raise _under(problem, path) from None
-    if not path and type(sub) is not dict and sub is not SAME:
+    if sub is SAME:
+        return SAME, None
+    if path:
+        return rooted(steps, sub), None
+    if type(sub) is not dict or type(sub.get("$replace", sub)) is not dict:
         raise _not_object()
-    if not path and type(sub) is dict and "$replace" in sub and type(sub["$replace"]) is not dict:
+    return sub, None
+
+
+def written(root: dict[str, Any], path: Path, body: Any, put: bool, max_depth: int, foreign: bool) -> Any:
+    """What `narrowed` gives for a `put` or `patch`; a path that runs through objects only is the short way."""
+    old: Any = root
+    for segment in path:
+        if type(old) is not dict or segment not in old:
+            return narrowed(Proposal(path, "put" if put else "patch", body, foreign=foreign), root, max_depth, 0)[0]
+        old = old[segment]
+    try:
+        room = max_depth - len(path)
+        sub = assignment(old, body, room, foreign) if put else effect(old, body, room, foreign)
+    except Problem as problem:
+        raise _under(problem, path) from None
+    if sub is SAME:
+        return SAME
+    if not path and (type(body) is not dict or type(sub.get("$replace", sub)) is not dict):
         raise _not_object()
-    return (SAME if sub is SAME else rooted(steps, sub)), None
+    for segment in reversed(path):
+        sub = {"$" + segment if segment[:1] == "$" else segment: sub}
+    return sub
 
 
 def _not_object() -> Problem:

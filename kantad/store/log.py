@@ -6,7 +6,9 @@ must still be ours: same device and inode under the path, still linked, as long 
 
 What can go wrong is told apart by what may follow: `NoRoom` (cut back, nothing lost, go on),
 `Broken` (the disk or the file can no longer be trusted: stop with exit status 74).
-The methods block; the engine calls them from its writer thread, and from the start.
+`append` and `sync` block and are called from the engine's writer thread, where each call that gives
+up the interpreter's lock costs a hand-over; `check_own` is quick, and the event loop calls it
+before a batch is handed over and before it is acknowledged.
 """
 
 import contextlib
@@ -66,8 +68,7 @@ class Log:
             raise Broken(f"{self.path} has {here.st_size} bytes, {self.size} were written: something else changed it")
 
     def append(self, data: bytes) -> None:
-        """Hand the bytes to the operating system; raises `NoRoom` or `Broken`."""
-        self.check_own()
+        """Hand the bytes to the operating system; raises `NoRoom` or `Broken`. See `check_own`."""
         try:
             write_all(self.disk, self.fd, data)
         except OSError as error:
@@ -76,15 +77,14 @@ class Log:
             self._cut_back(error)
         self.size += len(data)
 
-    def append_records(self, records: list[tuple[bytes, bool]]) -> None:
-        """Frame these (payload, is a snapshot) and append them as one write; see `append`."""
+    def framed(self, records: list[tuple[bytes, bool]]) -> bytes:
+        """The bytes that these (payload, is a snapshot) are at the end of the file."""
         frames = []
         offset = self.size
         for payload, snapshot in records:
             frames.append(self.framing.frame(payload, offset, snapshot))
             offset += len(frames[-1])
-        if frames:
-            self.append(b"".join(frames))
+        return b"".join(frames)
 
     def _cut_back(self, cause: OSError) -> None:
         try:
@@ -99,7 +99,6 @@ class Log:
             self.disk.sync(self.fd)
         except OSError as error:
             raise Broken(f"fdatasync of {self.path}: {error.strerror}") from error
-        self.check_own()
 
     @contextlib.contextmanager
     def buffer(self) -> Iterator[Any]:

@@ -18,12 +18,16 @@ from kantad.values.errors import Problem
 from kantad.values.patch import escape, marshal, unescape
 from kantad.values.pointer import Path, format, index, key_in
 
+SAFE = 1 << 53
 COMMANDS = ("$delete", "$insert", "$replace")
 
 
 def effect(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
     """The canonical patch that this patch amounts to over `old` (may be MISSING), or SAME."""
-    if type(patch) is not dict:
+    kind = type(patch)
+    if kind is int and -SAFE < patch < SAFE:  # the commonest write, short-cut
+        return SAME if type(old) is int and old == patch else patch
+    if kind is not dict:
         return difference(old, literal(patch, room, foreign))
     if "$replace" in patch:
         return difference(old, _replacement(patch, room, foreign))
@@ -127,14 +131,17 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
     gone = _object_deletions(patch["$delete"]) if "$delete" in patch else []
     found: dict[Any, Any] = {}
     for key, sub in patch.items():
-        if key == "$delete":
-            continue
+        name = key
         try:
-            if key == "$insert":
-                raise Problem("patch_mismatch", "$insert on an object")
-            name = _own_key(key, foreign) if type(key) is not str or key[:1] == "$" else key
-            name = key_in(old, name) if foreign and type(name) is str else name
-            if name in gone:  # deleted, then made anew: deletions come first
+            if type(key) is not str or key[:1] == "$":
+                if key == "$delete":
+                    continue
+                if key == "$insert":
+                    raise Problem("patch_mismatch", "$insert on an object")
+                name = _own_key(key, foreign)
+            if foreign and type(name) is str:
+                name = key_in(old, name)
+            if gone and name in gone:  # deleted, then made anew: deletions come first
                 narrowed = difference(old.get(name, MISSING), _built(sub, room - 1, foreign))
                 gone = [other for other in gone if other != name]
             else:
@@ -143,9 +150,10 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
             raise problem.at(key) from None
         if narrowed is not SAME:
             found[escape(name)] = narrowed
-    deleted = [escape(name) for name in dict.fromkeys(key_in(old, name) for name in gone) if name in old]
-    if deleted:
-        found["$delete"] = deleted
+    if gone:
+        deleted = [escape(name) for name in dict.fromkeys(key_in(old, name) for name in gone) if name in old]
+        if deleted:
+            found["$delete"] = deleted
     return found if found else SAME
 
 
@@ -266,9 +274,13 @@ def locate(root: Any, path: Path) -> tuple[list[tuple[Any, Any]], Any]:
     node = root
     for depth, segment in enumerate(path):
         if type(node) is dict:
-            name = segment if segment in node else key_in(node, segment)
+            name: Any = segment
+            child = node.get(segment, MISSING)
+            if child is MISSING:
+                name = key_in(node, segment)
+                child = node.get(name, MISSING)
             steps.append((node, name))
-            node = node.get(name, MISSING)
+            node = child
         elif type(node) is list:
             position = index(segment, len(node))
             if position < 0 and segment != "-":

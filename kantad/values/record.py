@@ -9,7 +9,9 @@ the chain at its revision; `s`, a checksum of the payload before it, is last the
 Pure. The store writes and reads what this makes; cursors are what clients see of the chain.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -43,7 +45,7 @@ class Step(msgspec.Struct, omit_defaults=True, kw_only=True):
     v: int = 0
     m: Any = None
     diff: dict[Any, Any] = {}
-    h: str | None = None
+    b: int = 0
 
 
 class Keyed(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -113,16 +115,20 @@ class TimeText:
     """RFC 3339 UTC text of microseconds since the epoch; the text of a second is made once."""
 
     def __init__(self) -> None:
-        self.second = -1
-        self.prefix = ""
+        self.second = self.micros = -1
+        self.prefix = self.text = ""
 
     def __call__(self, micros: int) -> str:
-        """The text of one moment."""
+        """The text of one moment; that of the last one is kept."""
+        if micros == self.micros:
+            return self.text
         second, rest = divmod(micros, 1_000_000)
         if second != self.second:
             self.second = second
             self.prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self.prefix}.{rest:06d}Z"
+        self.micros = micros
+        self.text = f"{self.prefix}.{rest:06d}Z"
+        return self.text
 
 
 time_text = TimeText()
@@ -189,6 +195,9 @@ class Codec(Protocol):
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """The record; raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError."""
 
+    def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
+        """`decode` for one kind of record, to be called often."""
+
 
 class JsonCodec:
     """Records as JSON objects."""
@@ -198,7 +207,7 @@ class JsonCodec:
     H_LENGTH: Final = 24  # ,"h":"0123456789abcdef"}
 
     def __init__(self) -> None:
-        self._decoders: dict[type[Any], Any] = {}
+        self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
 
     def change(
         self,
@@ -221,7 +230,7 @@ class JsonCodec:
         batch = b',"b":%d' % b if b else b""
         hashed = b'{"ts":"%b","a":%b%b,"diff":%b%b' % (
             time_text(micros).encode(),
-            encode_json(a),
+            _quoted(a),
             optional,
             encode_json(diff),
             batch,
@@ -262,10 +271,19 @@ class JsonCodec:
 
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """See Codec."""
-        decoder = self._decoders.get(kind)
-        if decoder is None:
-            decoder = self._decoders[kind] = msgspec.json.Decoder(kind)
-        return decoder.decode(payload)
+        return self.decoder(kind)(payload)
+
+    def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
+        """See Codec."""
+        decode = self._decoders.get(kind)
+        if decode is None:
+            decode = self._decoders[kind] = msgspec.json.Decoder(kind).decode
+        return decode
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> bytes:
+    return encode_json(text)
 
 
 def _optional(v: int, u: str | None, m: int | None, id: str | None, q: str | None) -> bytes:
@@ -291,7 +309,7 @@ class MsgpackCodec:
     H_LENGTH: Final = 19  # a1 68 b0 and 16 digits
 
     def __init__(self) -> None:
-        self._decoders: dict[type[Any], Any] = {}
+        self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
 
     def change(
         self,
@@ -355,10 +373,14 @@ class MsgpackCodec:
 
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """See Codec."""
-        decoder = self._decoders.get(kind)
-        if decoder is None:
-            decoder = self._decoders[kind] = msgspec.msgpack.Decoder(kind)
-        return decoder.decode(payload)
+        return self.decoder(kind)(payload)
+
+    def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
+        """See Codec."""
+        decode = self._decoders.get(kind)
+        if decode is None:
+            decode = self._decoders[kind] = msgspec.msgpack.Decoder(kind).decode
+        return decode
 
 
 def _moment(micros: int) -> datetime:

@@ -30,15 +30,15 @@ class Clock:
     """The `Date` header's line; made once a second."""
 
     def __init__(self) -> None:
-        self.second = 0
+        self.until = 0.0
         self.line = b""
 
     def __call__(self) -> bytes:
         """The line of the present second."""
-        second = int(time.time())
-        if second != self.second:
-            self.second = second
-            self.line = time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(second)).encode()
+        now = time.time()
+        if not self.until - 1.0 <= now < self.until:
+            self.until = int(now) + 1.0
+            self.line = time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(now)).encode()
         return self.line
 
 

@@ -59,7 +59,13 @@ def _too_large(limit: int) -> Problem:
 
 def decode(body: bytes, msgpack: bool, max_depth: int) -> Any:
     """The value of a body; raises `Problem` `invalid_json`, `invalid_value` or `too_deep`."""
-    value = decoded(_decode_msgpack if msgpack else decode_json, body)
+    if msgpack:
+        value = decoded(_decode_msgpack, body)
+    else:
+        try:
+            value = decode_json(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            value = decoded(decode_json, body)
     openings = len(body) if msgpack else body.count(b"{") + body.count(b"[")
     if openings > max_depth:
         check_depth(value, max_depth)

@@ -35,7 +35,7 @@ HELD_MOST: Final = 64 << 10  # pipelined bytes that wait for an answer before re
 class Connection(RequestHandler):
     """See the module. `since` is when what the client is in the middle of began, on the loop's clock."""
 
-    __slots__ = ("allowed", "block", "closing", "fast", "held", "missing", "since", "waiting")
+    __slots__ = ("active", "allowed", "block", "closing", "fast", "held", "missing", "since", "waiting")
 
     def __init__(self, manager: web.Server, fast: "Fast | None", **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
@@ -46,6 +46,7 @@ class Connection(RequestHandler):
         self.block = b""  # the header block of the one request that was handed over whole
         self.waiting = False  # a fast request waits for its acknowledgement
         self.closing = False
+        self.active = False  # a fast request was answered since the last sweep
         self.held = b""
 
     # -- what arrives
@@ -101,10 +102,6 @@ class Connection(RequestHandler):
         self.block = b""
         self.closing = self.closing or not keep_alive
 
-    def now(self) -> float:
-        """The loop's clock."""
-        return self._loop.time()
-
     def write(self, data: bytes) -> None:
         """Send bytes, if somebody is still there."""
         if self.transport is not None and not self.transport.is_closing():
@@ -113,7 +110,7 @@ class Connection(RequestHandler):
     def settled(self, data: bytes) -> None:
         """Answer the fast request that waited, and go on with what was sent behind it."""
         self.waiting = False
-        self.since = self._loop.time()
+        self.active = True
         self.write(data)
         if self.held:
             held, self.held = self.held, b""
@@ -121,10 +118,17 @@ class Connection(RequestHandler):
                 self.transport.resume_reading()
                 self.data_received(held)
 
+    def refused(self, problem: Problem) -> None:
+        """Answer the fast request that waited with a problem."""
+        reply = problem_reply(problem)
+        self.settled(render(reply.status, reply.headers, reply.body))
+
     # -- what is overdue or malformed
 
     def sweep(self, now: float) -> None:
         """Close the connection if its client is overdue."""
+        if self.active:
+            self.active, self.since, self.allowed = False, now, IDLE_SECONDS
         if self.allowed and not self.waiting and now - self.since > self.allowed and self.transport is not None:
             if self.allowed == HEAD_SECONDS and self.missing != 0:
                 reply = problem_reply(Problem("too_slow", f"a header arrives within {HEAD_SECONDS:.0f} s"))

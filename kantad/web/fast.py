@@ -7,18 +7,19 @@ limits are the plain path's own: this only recognises what they let through. It 
 (`--no-fast-path`); a test shows that both ways answer byte for byte the same.
 """
 
+import re
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from kantad.engine.engine import Engine
-from kantad.engine.proposal import Proposal
+from kantad.engine.proposal import Outcome
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path, bounded
 from kantad.web.answer import Reply, problem_reply, render
 from kantad.web.body import decode
 from kantad.web.connection import Connection, body_length
 from kantad.web.reading import value_reply
-from kantad.web.writing import Limits, plain_outcome_reply
+from kantad.web.writing import Limits, plain_outcome_reply, written_answer
 
 MOST_BLOCKS: Final = 1024
 LONGEST_BLOCK: Final = 2048
@@ -35,7 +36,8 @@ PLAIN: Final[dict[bytes, tuple[bytes, ...] | None]] = {
     b"content-type": (b"application/json", b"application/json; charset=utf-8", b"application/x-www-form-urlencoded"),
 }
 
-PREFIX: Final = b"/v1/data"
+# A request line of a plain data request: no query, no percent-encoding, only characters of RFC 3986 paths.
+_LINE: Final = re.compile(rb"(GET|PUT|PATCH) /v1/data((?:/[!$&-.0-;=@-Z_a-z~]*)*) HTTP/1\.1(?=\r\n)").match
 
 
 class Fast:
@@ -63,52 +65,39 @@ class Fast:
 
     def answer(self, connection: Connection, data: bytes) -> bool:
         """Answer a plain request; False, with nothing done, where it is not one."""
-        end = data.find(b"\r\n\r\n")
-        line_end = data.find(b"\r\n")
-        length = self.blocks.get(data[line_end : end + 2])
-        if length is None or len(data) != end + 4 + length:
+        found = _LINE(data)
+        if found is None:
             return False
-        line = data[:line_end]
-        if line[-9:] != b" HTTP/1.1" or b"?" in line or b"%" in line:
+        end = data.find(b"\r\n\r\n") + 4
+        length = self.blocks.get(data[found.end() : end - 2])
+        if length is None or len(data) != end + length:
             return False
-        method, _, target = line[:-9].partition(b" ")
-        if target[:8] != PREFIX or not target.isascii() or b" " in target or b"#" in target:
-            return False
-        if method == b"GET":
-            if length:
-                return False
-        elif (method != b"PATCH" and method != b"PUT") or not length:
+        method, rest = found.groups()
+        if (length == 0) is not (method == b"GET"):
             return False
         try:
-            path = _path(target)
-            if path is None:
-                return False
+            path = bounded(tuple(rest[1:].decode().split("/"))) if rest else ()
             if method == b"GET":
-                self._read(connection, path)
-            else:
-                self._write(connection, path, method, data[end + 4 :])
+                reply = value_reply(self.engine, path, False)
+                connection.write(render(200, reply.headers, reply.body))
+                connection.active = True
+                return True
+            self._write(connection, path, "put" if method == b"PUT" else "patch", data[end:])
         except Problem as problem:
             self._refuse(connection, problem)
         return True
 
-    def _read(self, connection: Connection, path: Path) -> None:
-        _send(connection, value_reply(self.engine, path, False))
-
-    def _write(self, connection: Connection, path: Path, method: bytes, body: bytes) -> None:
-        put = method == b"PUT"
+    def _write(self, connection: Connection, path: Path, edit: Literal["put", "patch"], body: bytes) -> None:
         engine = self.engine
-        proposal = Proposal(
-            path,
-            "put" if put else "patch",
-            decode(body, False, self.limits.max_depth),
-            "put" if put else "patch",
-            foreign=engine.foreign,
-        )
-        outcome = engine.transact(proposal)
-        reply = plain_outcome_reply(outcome)
+        changed = engine.write(path, decode(body, False, self.limits.max_depth), edit)
         connection.waiting = True
-        if not engine.settle_when(None, outcome.rev, partial(_settle, connection, reply)):
-            _settle(connection, reply, None)
+        if changed and engine.policy == "durable":
+            engine.committer.answer(connection, written_answer(engine.rev, engine.chain, engine.micros))
+            return
+        outcome = Outcome(engine.rev, engine.chain, engine.micros, changed)
+        settle = partial(_settle, connection, plain_outcome_reply(outcome))
+        if not engine.settle_when(None, outcome.rev, settle):
+            settle(None)
 
     def _refuse(self, connection: Connection, problem: Problem) -> None:
         """Answer with a problem; one that shows state waits for that state to be acknowledged."""
@@ -117,19 +106,6 @@ class Fast:
         shows = problem.status in (404, 409, 412) and problem.code != "not_found"
         if not shows or not self.engine.settle_when(None, self.engine.rev, partial(_settle, connection, reply)):
             _settle(connection, reply, None)
-
-
-def _path(target: bytes) -> Path | None:
-    if len(target) == len(PREFIX):
-        return ()
-    if target[8:9] != b"/":
-        return None
-    return bounded(tuple(target[9:].decode("ascii").split("/")))
-
-
-def _send(connection: Connection, reply: Reply) -> None:
-    connection.write(render(reply.status, reply.headers, reply.body))
-    connection.since = connection.now()
 
 
 def _settle(connection: Connection, reply: Reply, error: Exception | None) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from kantad.engine.engine import Engine
-from kantad.values.content import MISSING, encode_json, etag
+from kantad.values.content import MISSING, Tags, encode_json, encode_msgpack, etag
 from kantad.values.errors import Problem
-from kantad.values.pointer import Path, format
+from kantad.values.pointer import Path, format, lookup
 from kantad.web.answer import JSON, MSGPACK, Reply, encoded, json_reply
 from kantad.web.body import accepts_msgpack
 from kantad.web.parameters import count, parse_query, seconds
@@ -18,30 +18,32 @@ from kantad.web.parameters import count, parse_query, seconds
 MOST_WAIT = 60.0
 MOST_KEYS = 100_000
 
+tag_of = Tags()
+
 _VARY = b"Vary: Accept\r\n"
 
 
 def value_reply(engine: Engine, path: Path, msgpack: bool) -> Reply:
     """The value at a path with its validators; raises `Problem("not_found")`."""
-
-    def look(value: Any) -> tuple[bytes, bytes]:
-        if value is MISSING:
-            raise Problem("not_found", "there is no value at this path", path=format(path))
-        return encoded(value, msgpack)[1], etag(value).encode()
-
-    body, tag = engine.read(path, look)
+    if engine.meets_hidden(path):
+        body, tag = engine.read(path, lambda value: _shown(value, path, msgpack))
+    else:
+        body, tag = _shown(lookup(engine.root, path), path, msgpack)
     return Reply(200, (MSGPACK if msgpack else JSON) + validators(engine, tag), body)
+
+
+def _shown(value: Any, path: Path, msgpack: bool) -> tuple[bytes, bytes]:
+    if value is MISSING:
+        raise Problem("not_found", "there is no value at this path", path=format(path))
+    if msgpack:
+        return encode_msgpack(value), etag(value).encode()
+    text = encode_json(value)
+    return text, tag_of(value, text)
 
 
 def validators(engine: Engine, tag: bytes) -> bytes:
     """The header lines `ETag`, `Kanta-Revision`, `Kanta-Cursor` and `Vary`."""
-    visible = engine.visible
-    return b'ETag: "%b"\r\nKanta-Revision: %d\r\nKanta-Cursor: %b\r\n%b' % (
-        tag,
-        visible.rev,
-        visible.cursor.encode(),
-        _VARY,
-    )
+    return b'ETag: "%b"\r\n%bVary: Accept\r\n' % (tag, engine.visible.lines)
 
 
 async def get_value(engine: Engine, request: web.BaseRequest, path: Path, query: str) -> Reply:
@@ -85,8 +87,7 @@ async def get_keys(engine: Engine, request: web.BaseRequest, path: Path, query: 
     given = parse_query(query, ("limit", "after"))
     limit = count(given.get("limit"), "limit", 1000, MOST_KEYS)
     answer = engine.read(path, lambda value: keys_of(value, path, limit, given.get("after")))
-    visible = engine.visible
-    headers = b"Kanta-Revision: %d\r\nKanta-Cursor: %b\r\n" % (visible.rev, visible.cursor.encode())
+    headers = engine.visible.lines
     if accepts_msgpack(request):
         kind, body = encoded(answer, True)
         return Reply(200, kind + headers + _VARY, body)
@@ -111,6 +112,3 @@ def keys_of(value: Any, path: Path, limit: int, after: str | None) -> dict[str, 
     page = names[start : start + limit]
     more = start + limit < len(names)
     return {"type": "object", "size": len(names), "keys": page, "next": page[-1] if more else None}
-
-
-__all__ = ["encode_json", "entity_tags", "get_keys", "get_value", "keys_of", "validators", "value_reply"]

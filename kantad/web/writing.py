@@ -15,7 +15,7 @@ from kantad.values.content import MISSING, encode_json
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path, format_url, parse
 from kantad.values.record import cursor, parse_cursor, time_text
-from kantad.web.answer import JSON, Reply, encoded
+from kantad.web.answer import COMMON, JSON, STATUS_LINES, Reply, date_line, encoded
 from kantad.web.body import accepts_msgpack, decode, decoded, is_msgpack, read_body
 from kantad.web.parameters import acknowledgement, idempotency_key, label, moment, parse_query
 from kantad.web.reading import entity_tags
@@ -63,6 +63,9 @@ _decode_transaction = msgspec.json.Decoder(TransactionRequest).decode
 _decode_transaction_msgpack = msgspec.msgpack.Decoder(TransactionRequest).decode
 
 
+_OK = STATUS_LINES[200] + JSON
+
+
 async def commit(engine: Engine, proposal: Proposal) -> Outcome:
     """Transact and wait for the acknowledgement; raises the `Problem` only when it may be told."""
     try:
@@ -104,15 +107,32 @@ def revision_headers(outcome: Outcome) -> bytes:
 
 def plain_outcome_reply(outcome: Outcome) -> Reply:
     """The answer of a plain write, as JSON; the fast path uses it too."""
-    mark = cursor(outcome.rev, outcome.chain).encode()
+    rev = outcome.rev
+    mark = cursor(rev, outcome.chain).encode()
     body = b'{"rev":%d,"cursor":"%b","ts":"%b","changed":%b%b}' % (
-        outcome.rev,
+        rev,
         mark,
         time_text(outcome.micros).encode(),
         b"true" if outcome.changed else b"false",
         b',"replayed":true' if outcome.replayed else b"",
     )
-    return Reply(200, JSON + revision_headers(outcome), body)
+    replayed = b"Idempotency-Replayed: true\r\n" if outcome.replayed else b""
+    return Reply(200, b"%bKanta-Revision: %d\r\nKanta-Cursor: %b\r\n%b" % (JSON, rev, mark, replayed), body)
+
+
+def written_answer(rev: int, chain: bytes, micros: int) -> bytes:
+    """The whole answer of a plain write that changed something: `render` of `plain_outcome_reply`, in one step."""
+    mark = cursor(rev, chain).encode()
+    body = b'{"rev":%d,"cursor":"%b","ts":"%b","changed":true}' % (rev, mark, time_text(micros).encode())
+    return b"%bKanta-Revision: %d\r\nKanta-Cursor: %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
+        _OK,
+        rev,
+        mark,
+        COMMON,
+        date_line(),
+        len(body),
+        body,
+    )
 
 
 async def write_value(engine: Engine, request: web.BaseRequest, path: Path, query: str, limits: Limits) -> Reply:
@@ -159,7 +179,7 @@ async def write_value(engine: Engine, request: web.BaseRequest, path: Path, quer
     return reply
 
 
-def header_conditions(request: web.BaseRequest, path: Path) -> list[Condition]:
+def header_conditions(request: web.BaseRequest, path: Path) -> tuple[Condition, ...]:
     """The preconditions that `If-Match` and `If-None-Match` are."""
     found = []
     match = entity_tags(request.headers.getall("If-Match", []))
@@ -172,7 +192,7 @@ def header_conditions(request: web.BaseRequest, path: Path) -> list[Condition]:
         found.append(Condition(path, exists=False))
     elif none:
         found.append(Condition(path, not_etags=tuple(sorted(none))))
-    return found
+    return tuple(found)
 
 
 async def transaction(engine: Engine, request: web.BaseRequest, query: str, limits: Limits) -> Reply:
@@ -205,7 +225,7 @@ def proposal_of(asked: TransactionRequest, header_key: str | None, foreign: bool
         m=moment(asked.m, "m"),
         base=asked.base,
         key=idempotency_key(asked.id) or header_key,
-        conditions=[_condition(each) for each in asked.conditions],
+        conditions=tuple(_condition(each) for each in asked.conditions),
         ack=asked.ack,
         dry_run=asked.dry_run,
         want_diff=asked.want == "diff",
