@@ -13,34 +13,32 @@ import contextlib
 import gc
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.committer import Committer
+from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back
+from kantad.engine.preconditions import check
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window
 from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
 from kantad.store.recovery import Recovered
-from kantad.values.content import MISSING, encode_json, etag
+from kantad.values.content import MISSING, etag
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import KeyOrders, Undo, apply, unescape
-from kantad.values.pointer import Path, format, lookup
-from kantad.values.record import Change, cursor, parse_cursor
-from kantad.values.touch import meets, touched
+from kantad.values.pointer import Path, lookup
+from kantad.values.record import cursor
 
 logger = logging.getLogger("kantad")
 
 T = TypeVar("T")
 
-RING_BYTES: Final = 4 << 20
 SNAPSHOT_MIN: Final = 1 << 20
 SNAPSHOT_ON_STOP: Final = 1000
-SHOWN_VALUE: Final = 64 << 10
 
 
 def now_micros() -> int:
@@ -88,14 +86,13 @@ class Engine:
     ) -> None:
         self.log, self.clock, self.max_depth, self.policy = log, clock, max_depth, ack
         self.root, self.rev, self.chain, self.micros = found.state, found.rev, found.chain, found.micros
-        self.v, self.m, self.oldest = found.v, found.m, found.oldest
+        self.v, self.m = found.v, found.m
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
         self.durable_rev = found.rev
         self.orders = KeyOrders()
-        self.ring: deque[Applied] = deque()
-        self.ring_bytes = 0
-        self.anchor = history.Anchor(found.start_rev, found.start, found.start_chain)
+        self.past = Past(log, found)
+        self.written = self.visible  # what the operating system has
         self.snapshot_rev = found.start_rev
         self.log_at_snapshot = found.start
         self.state_bytes = found.start  # until a snapshot measured it: at most what stands before the replay
@@ -171,10 +168,8 @@ class Engine:
             seen = self.window.find(proposal.key, q)
             if seen is not None:
                 return self._replayed(seen, proposal)
-        if proposal.conditions:
-            self._check_conditions(proposal)
-        if proposal.base is not None:
-            self._check_base(proposal)
+        if proposal.conditions or proposal.base is not None:
+            check(proposal, self.root, self.past_now())
         micros = max(self.clock(), self.micros)
         diff, child = narrowed(proposal, self.root, self.max_depth, micros)
         if diff is SAME or proposal.dry_run:
@@ -216,9 +211,9 @@ class Engine:
         undo = Undo(self.orders)
         apply(self.root, diff, undo)
         self.rev, self.chain, self.micros = rev, chain, micros
+        committer.add(Applied(rev, chain, payload, diff, undo, self.m))
         if m is not None:
             self.m = m
-        committer.add(Applied(rev, chain, micros, payload, diff, undo))
         if self.policy == "applied":
             self.visible = Visible(rev, chain)
             self._wake()
@@ -245,18 +240,25 @@ class Engine:
         if self.settle_when(ack, rev, settle):
             await future
 
+    def past_now(self) -> Past:
+        """The past as of this moment, pending changes included."""
+        past = self.past
+        past.present = (self.rev, self.chain)
+        past.pending = self.committer.unsettled()
+        return past
+
     def _replayed(self, seen: Seen, proposal: Proposal) -> Outcome:
         child = seen.child
         if child is None and proposal.edit == "post" and seen.changed:
             child = self._child_of(seen.rev, proposal.path)
         diff = None
         if proposal.want_diff and seen.changed:
-            diff = self.changes_after(seen.rev - 1)[0].diff
+            diff = self.past_now().changes_after(seen.rev - 1)[0].diff
         return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, diff, child)
 
     def _child_of(self, rev: int, path: Path) -> str | None:
         """The key or index that a logged `post` made, read back from its record."""
-        for change in self.changes_after(rev - 1):
+        for change in self.past_now().changes_after(rev - 1):
             patch: Any = change.diff
             for segment in path:
                 patch = patch["$" + segment if segment[:1] == "$" else segment]
@@ -267,98 +269,6 @@ class Engine:
             return str(unescape(next(iter(patch))))
         return None
 
-    # -- preconditions
-
-    def _check_conditions(self, proposal: Proposal) -> None:
-        failed = []
-        for condition in proposal.conditions:
-            why = condition.fails(self.root)
-            if why is None and condition.unchanged_since is not None:
-                rev = self.verified(condition.unchanged_since, "unchanged_since")
-                if any(meets(change.diff, condition.path) for change in self.changes_after(rev)):
-                    why = f"the value changed after revision {rev}"
-            if why is not None:
-                failed.append({"path": format(condition.path), "reason": why, **self._shown(condition.path)})
-        if failed:
-            raise Problem("precondition_failed", failed[0]["reason"], **self._at_present(proposal.path), failed=failed)
-
-    def _check_base(self, proposal: Proposal) -> None:
-        rev = self.verified(proposal.base, "base")  # type: ignore[arg-type]
-        if rev == self.rev:
-            return
-        mine = proposal.touches()
-        conflicts = []
-        for change in self.changes_after(rev):
-            place = next((p for p in touched(change.diff) if any(p[: len(o)] == o[: len(p)] for o in mine)), None)
-            if place is not None:
-                rev_of = change.rev
-                conflicts.append({"rev": rev_of, "a": change.a, "u": change.u, "path": format(place)})
-        if conflicts:
-            raise Problem(
-                "conflict",
-                f"{len(conflicts)} change(s) after revision {rev} touched what this write touches",
-                conflicts=conflicts[:100],
-                **self._at_present(proposal.path),
-            )
-
-    def _at_present(self, path: Path) -> dict[str, Any]:
-        """What a retry needs to know of the path: the revision, the etag and, up to 64 KiB, the value."""
-        return {"path": format(path), "rev": self.rev, "cursor": cursor(self.rev, self.chain), **self._shown(path)}
-
-    def _shown(self, path: Path) -> dict[str, Any]:
-        value = lookup(self.root, path)
-        if value is MISSING:
-            return {"exists": False}
-        shown: dict[str, Any] = {"exists": True, "etag": etag(value)}
-        if len(encode_json(value)) <= SHOWN_VALUE:
-            shown["value"] = value
-        return shown
-
-    def verified(self, text: str | int, name: str) -> int:
-        """The revision of a revision or cursor; raises `Problem` if it is not of this history or no longer held."""
-        rev, chain = parse_cursor(text, name)
-        if rev > self.rev:
-            raise Problem("history_diverged", f"{name} is ahead of this database, which is at revision {self.rev}")
-        if rev < self.oldest:
-            raise Problem(
-                "history_gone", f"the log begins at revision {self.oldest}", reason="compacted", oldest=self.oldest
-            )
-        if chain is not None and self.chain_at(rev).hex() != chain:
-            raise Problem("history_diverged", f"{name} is not a cursor of this history")
-        return rev
-
-    def chain_at(self, rev: int) -> bytes:
-        """The hash chain at a revision that the log holds."""
-        if rev == self.rev:
-            return self.chain
-        recent: list[Applied] = [*self.ring, *self.committer.unsettled()]
-        for change in recent:
-            if change.rev == rev:
-                return change.chain
-        with self.log.buffer() as buffer:
-            return history.chain_at(buffer, self.log.size, self.log.framing, self.log.codec, rev, self._anchor(rev))
-
-    def _anchor(self, rev: int) -> history.Anchor:
-        if rev >= self.anchor.rev:
-            return self.anchor
-        return history.Anchor(self.oldest, self.log.framing.header, None)
-
-    def changes_after(self, rev: int) -> list[history.Logged]:
-        """The changes after a revision, pending ones included, oldest first; from memory where it has them."""
-        recent: list[Applied] = [*self.ring, *self.committer.unsettled()]
-        held = recent[0].rev if recent else self.rev + 1
-        found: list[history.Logged] = []
-        if rev + 1 < held:
-            with self.log.buffer() as buffer:
-                found = history.changes_after(
-                    buffer, self.log.size, self.log.framing, self.log.codec, rev, held - 1, self._anchor(rev)
-                )
-        for change in recent:
-            if change.rev > rev:
-                record = self.log.codec.decode(change.payload, Change)
-                found.append(history.Logged(change.rev, record.a, record.u, record.diff))
-        return found
-
     # -- what the committer calls
 
     def _published(self, batch: Batch) -> None:
@@ -366,25 +276,16 @@ class Engine:
         self.trouble = None
         if not batch.changes:
             if batch.sync:
-                self.durable_rev = max(self.durable_rev, self._written_rev())
+                self.durable_rev = self.written.rev
             return
         last = batch.changes[-1]
-        if self.policy != "applied":
-            self.visible = Visible(last.rev, last.chain)
+        self.written = Visible(last.rev, last.chain)
         if batch.sync:
             self.durable_rev = last.rev
-        for change in batch.changes:
-            change.settle()
-            self.ring_bytes += len(change.payload)
-        self.ring.extend(batch.changes)
-        while self.ring_bytes > RING_BYTES:
-            self.ring_bytes -= len(self.ring.popleft().payload)
+        self.past.add(batch.changes)
         if self.policy != "applied":
+            self.visible = self.written
             self._wake()
-
-    def _written_rev(self) -> int:
-        unwritten = self.committer.unsettled()
-        return unwritten[0].rev - 1 if unwritten else self.rev
 
     def _wake(self) -> None:
         for future in self.watchers:
@@ -397,22 +298,12 @@ class Engine:
         changes = [change for batch in batches for change in batch.changes]
         roll_back(changes)
         if changes:
-            self.rev = changes[0].rev - 1
-            self.chain = self.ring[-1].chain if self.ring else self.visible.chain
-            if self.policy == "applied":
-                self.chain = self.chain_at_end()
-            self.visible = Visible(self.rev, self.chain)
+            self.rev, self.chain, self.m = self.written.rev, self.written.chain, changes[0].m_before
+            self.visible = self.written
             self.window.forget_after(self.rev)
         if self.trouble is None:
             logger.error("%s; %d change(s) were taken back, reads go on", problem.detail, len(changes))
         self.trouble = problem.detail
-
-    def chain_at_end(self) -> bytes:
-        """The chain at the last revision on disk, read from it."""
-        with self.log.buffer() as buffer:
-            return history.chain_at(
-                buffer, self.log.size, self.log.framing, self.log.codec, self.rev, self._anchor(self.rev)
-            )
 
     def _broken(self, error: Broken) -> None:
         self.stopping = True
@@ -428,28 +319,15 @@ class Engine:
         grown = self.log.size - self.log_at_snapshot
         if not self.committer.snapshot_waiting and grown <= max(SNAPSHOT_MIN, 2 * self.state_bytes):
             return None
-        pending = self.committer.open.changes
-        with hidden(self.root, pending):
-            rev = pending[0].rev - 1 if pending else self.rev
-            chain = self.chain_before(pending)
-            payload = self.log.codec.snapshot(self.micros, self.root, rev, chain, v=self.v, m=self.m)
+        rev, chain = self.written.rev, self.written.chain
+        micros = max(self.clock(), self.micros)
+        with hidden(self.root, self.committer.open.changes):
+            payload = self.log.codec.snapshot(micros, self.root, rev, chain, v=self.v, m=self.m)
         self.state_bytes = len(payload)
         self.log_at_snapshot = self.log.size + len(payload)
         self.snapshot_rev = rev
-        self.anchor = history.Anchor(rev, self.log.size, chain)
+        self.past.anchor = history.Anchor(rev, self.log.size, chain)
         return payload
-
-    def chain_before(self, pending: list[Applied]) -> bytes:
-        """The chain at the revision before these changes (the newest), or the present one."""
-        if not pending:
-            return self.chain
-        if self.policy == "applied":
-            return self.ring[-1].chain if self.ring else self.anchor_chain()
-        return self.visible.chain
-
-    def anchor_chain(self) -> bytes:
-        """The chain at the end of what was read at the start."""
-        return self.chain_at_end()
 
     def _snapshot_failed(self) -> None:
         self.log_at_snapshot = self.log.size  # try again when the log has grown as much again

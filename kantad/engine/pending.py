@@ -19,10 +19,10 @@ Settle = Callable[[Exception | None], None]
 class Applied:
     """One applied change: its patch (to do it again) and its undo list, until it is settled."""
 
-    __slots__ = ("chain", "diff", "micros", "payload", "rev", "undo")
+    __slots__ = ("chain", "diff", "m_before", "payload", "rev", "undo")
 
-    def __init__(self, rev: int, chain: bytes, micros: int, payload: bytes, diff: Any, undo: Undo) -> None:
-        self.rev, self.chain, self.micros, self.payload = rev, chain, micros, payload
+    def __init__(self, rev: int, chain: bytes, payload: bytes, diff: Any, undo: Undo, m_before: int | None) -> None:
+        self.rev, self.chain, self.payload, self.m_before = rev, chain, payload, m_before
         self.diff: Any = diff
         self.undo: Undo | None = undo
 

@@ -1,0 +1,86 @@
+"""What happened before: the latest changes in memory, the log behind them, cursors verified against it.
+
+A ring of encoded records answers for the last few megabytes, the mapped file for the rest. Nothing
+here changes anything; blocking reads of the file happen on the caller's thread.
+"""
+
+from collections import deque
+from typing import Final
+
+from kantad.engine.pending import Applied
+from kantad.store import history
+from kantad.store.log import Log
+from kantad.store.recovery import Recovered
+from kantad.values.errors import Problem
+from kantad.values.record import Change, parse_cursor
+
+RING_BYTES: Final = 4 << 20
+
+
+class Past:
+    """The changes of a log. `present` is the revision and chain of the newest, pending ones included."""
+
+    def __init__(self, log: Log, found: Recovered) -> None:
+        self.log, self.oldest = log, found.oldest
+        self.present = (found.rev, found.chain)
+        self.pending: list[Applied] = []
+        self.ring: deque[Applied] = deque()
+        self.ring_bytes = 0
+        self.anchor = history.Anchor(found.start_rev, found.start, found.start_chain)
+
+    def add(self, changes: list[Applied]) -> None:
+        """Changes became visible: keep their records, and drop the oldest beyond the ring's size."""
+        for change in changes:
+            change.settle()
+            self.ring_bytes += len(change.payload)
+        self.ring.extend(changes)
+        while self.ring_bytes > RING_BYTES:
+            self.ring_bytes -= len(self.ring.popleft().payload)
+
+    def verified(self, text: str | int, name: str) -> int:
+        """The revision of a revision or cursor; raises `Problem` if it is not of this history or no longer held."""
+        rev, chain = parse_cursor(text, name)
+        if rev > self.present[0]:
+            at = self.present[0]
+            raise Problem("history_diverged", f"{name} is ahead of this database, which is at revision {at}")
+        if rev < self.oldest:
+            detail = f"the log begins at revision {self.oldest}"
+            raise Problem("history_gone", detail, reason="compacted", oldest=self.oldest)
+        if chain is not None and self.chain_at(rev).hex() != chain:
+            raise Problem("history_diverged", f"{name} is not a cursor of this history")
+        return rev
+
+    def recent(self) -> list[Applied]:
+        """The changes in memory, oldest first."""
+        return [*self.ring, *self.pending]
+
+    def chain_at(self, rev: int) -> bytes:
+        """The hash chain at a revision that the log holds."""
+        if rev == self.present[0]:
+            return self.present[1]
+        for change in self.recent():
+            if change.rev == rev:
+                return change.chain
+        with self.log.buffer() as buffer:
+            return history.chain_at(buffer, self.log.size, self.log.framing, self.log.codec, rev, self._anchor(rev))
+
+    def _anchor(self, rev: int) -> history.Anchor:
+        if rev >= self.anchor.rev:
+            return self.anchor
+        return history.Anchor(self.oldest, self.log.framing.header, None)
+
+    def changes_after(self, rev: int) -> list[history.Logged]:
+        """The changes after a revision, pending ones included, oldest first."""
+        recent = self.recent()
+        held = recent[0].rev if recent else self.present[0] + 1
+        found: list[history.Logged] = []
+        if rev + 1 < held:
+            with self.log.buffer() as buffer:
+                found = history.changes_after(
+                    buffer, self.log.size, self.log.framing, self.log.codec, rev, held - 1, self._anchor(rev)
+                )
+        for change in recent:
+            if change.rev > rev:
+                record = self.log.codec.decode(change.payload, Change)
+                found.append(history.Logged(change.rev, record.a, record.u, record.diff))
+        return found
