@@ -1,33 +1,37 @@
 """What is true in a file: the last snapshot, the replay of what follows, torn or damaged.
 
 `recover` reads a buffer (a mapped file) and changes nothing; what it finds out, the log acts on.
-A snapshot that does not verify is passed over for the one before it, so that the replay meets it
-and `tail` decides what it is. Records without `h` are other programs' (kanta's): their dialect is
-told by `dialects`, and their payload enters the chain.
+The replay begins at the last snapshot that verifies. One that does not is passed over for the one
+before it, so that the replay meets it and `tail` decides what it is; so is one that may be an old
+copy in a torn tail. A file that begins with a snapshot was put in place whole, so that one cannot
+be torn. Hashed records go by in blocks, the fast way; whatever is unusual is left to `replay`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from blake3 import blake3
 
-from kantad.store.dialects import Sign, signs
-from kantad.store.tail import value_end, whole_behind
+from kantad.store.dialects import Sign
+from kantad.store.replay import Contradiction, Replayer
+from kantad.store.tail import Last, Whole, is_doubtful, stands_before, value_end, whole_behind
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, BinaryFrames, Frame, Framing, JsonLines, More
-from kantad.values.patch import Unfit, apply, merge_verbatim
+from kantad.values.patch import Unfit, apply, merge
 from kantad.values.record import (
     CHAIN_START,
     DECODE_ERRORS,
-    Change,
     Codec,
+    Keyed,
     Snapshot,
     Step,
+    chain_after,
     is_whole_snapshot,
     micros_of,
 )
 
-BLOCK: Final = 4 << 20  # bytes of log decoded at a time
+BLOCK: Final = 1 << 20  # bytes of log looked at as one
 
 
 @dataclass
@@ -51,7 +55,6 @@ class Recovered:
     hashed: int = 0  # replayed records with `h`
     unverified: int = 0  # replayed records without `h` behind one that has it
     warnings: list[str] = field(default_factory=list)
-    unclear: bool = False  # a record that two dialects read differently
     seen: Sign = Sign.NONE
 
     @property
@@ -62,281 +65,274 @@ class Recovered:
 
 def recover(buffer: Any, end: int, framing: Framing, codec: Codec) -> Recovered:
     """What the first `end` bytes of a file hold; raises `Damaged`."""
-    result = Replay(buffer, end, framing, codec, Sign.A).run()
-    chosen = "kanta 0.1 to 0.8"
-    if result.unclear and (result.seen & Sign.B or _shows_b(buffer, result.start, framing, codec)):
-        result = Replay(buffer, end, framing, codec, Sign.B).run()
-        chosen = "kanta 0.9"
-    if result.unclear:
-        result.warnings.append(f"records that two kanta dialects read differently were read as {chosen}'s")
-    return result
-
-
-def _shows_b(buffer: Any, end: int, framing: Framing, codec: Codec) -> bool:
-    """Whether anything before the last snapshot is a sign of kanta 0.9."""
-    if end <= framing.header:
-        return False
-    survey = Replay(buffer, end, framing, codec, Sign.A)
-    survey.from_start = True
+    reading = Recovery(buffer, end, framing, codec)
     try:
-        return bool(survey.run().seen & Sign.B)
+        return reading.run()
     except Damaged:
-        return False
+        if not reading.doubted:
+            raise
+        return Recovery(buffer, end, framing, codec, trusting=True).run()
 
 
 def count_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> int:
     """How many change records stand in this part, by framing alone; a doubled kanta record counts once."""
-    count, place, before = 0, start, b""
-    while isinstance(found := framing.next(buffer, place, end), Frame):
-        if not found.snapshot:
-            foreign = len(codec.hashed(found.payload)) == len(found.payload)
-            count += not (foreign and found.payload == before)
-            before = found.payload
-        place = found.end
-    return count
+    return sum(1 for frame in single_changes(buffer, start, end, framing, codec) if not frame.snapshot)
 
 
-class Replay:
-    """One reading of a file; `default` is the dialect of records that do not tell."""
+def single_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> Iterator[Frame]:
+    """The records of a part by framing alone, kanta's doubled changes once."""
+    place, before = start, b""
+    while isinstance(frame := framing.next(buffer, place, end), Frame):
+        place = frame.end
+        if not frame.snapshot:
+            if frame.payload == before and len(codec.hashed(before)) == len(before):
+                continue
+            before = frame.payload
+        else:
+            before = b""
+        yield frame
 
-    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, default: Sign) -> None:
-        self.buffer, self.end, self.framing, self.codec, self.default = buffer, end, framing, codec, default
-        self.from_start = False
-        self.certain = False  # the dialect is known: a snapshot of kanta 0.9.3 or later stands before
-        self.before: tuple[int, bytes] | None = None  # the record before, where it was another program's
-        self.behind_hashed = False
+
+def damaged(buffer: Any, framing: Framing, codec: Codec, place: int, why: str) -> Damaged:
+    """The error that names the line (JSON) or record (MessagePack) at this offset."""
+    if isinstance(framing, BinaryFrames):
+        count, start = 0, framing.header
+        while start < place and isinstance(frame := framing.next(buffer, start, place), Frame):
+            count, start = count + 1, frame.end
+        return Damaged(why, offset=place, record=count + 1)
+    line = 1
+    for start in range(0, place, BLOCK):
+        line += buffer[start : min(start + BLOCK, place)].count(b"\n")
+    return Damaged(why, offset=place, line=line)
+
+
+class Recovery:
+    """One reading of a file, from its last snapshot on.
+
+    A doubtful one is passed over at first (`doubted`): if it is an old copy, what comes to light
+    before it is a torn tail. If that is damage instead, the snapshot is what it seems to be, and
+    the state does not depend on what stands before it: then the file is read `trusting` it.
+    """
+
+    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, trusting: bool = False) -> None:
+        self.buffer, self.end, self.framing, self.codec = buffer, end, framing, codec
+        self.replayer = Replayer(codec, lambda frame: stands_before(buffer, frame.payload, frame.start))
         self.found = Recovered()
+        self.json = isinstance(framing, JsonLines)
+        self.trusting, self.doubted = trusting, False
 
     def run(self) -> Recovered:
-        """Read it all; raises `Damaged`."""
-        found = self.found
-        place = self.framing.header
-        first = self.framing.next(self.buffer, place, self.end)
-        if isinstance(first, Frame) and first.snapshot:
-            found.oldest = self._first_revision(first)
-        if not self.from_start:
-            place = self._start()
-        found.start = found.end = found.batch = place
-        found.start_rev, found.start_chain = found.rev, found.chain
-        if isinstance(self.framing, JsonLines):
-            place = self._run_lines(place)
-        self._run_frames(place)
+        """Read it; raises `Damaged`."""
+        found, replayer = self.found, self.replayer
+        found.oldest = self._oldest()
+        place = self._start()
+        found.start = found.end = place
+        found.start_rev, found.start_chain = replayer.rev, replayer.chain
+        if place == self.framing.header:
+            replayer.batch = place
+        try:
+            self._run(place)
+        except Contradiction as error:
+            raise self._damaged(error.offset, error.why) from None
+        if replayer.rival is not None:
+            self._choose_dialect()
+        for name in ("state", "rev", "chain", "v", "m", "micros", "batch", "hashed", "unverified", "seen"):
+            setattr(found, name, getattr(replayer, name))
+        found.newline = self.json and found.end > 0 and self.buffer[found.end - 1 : found.end] != b"\n"
+        found.warnings += replayer.warnings
         return found
 
-    def _first_revision(self, frame: Frame) -> int:
+    def _oldest(self) -> int:
+        """The revision of the snapshot that the file begins with."""
+        frame = self.framing.next(self.buffer, self.framing.header, self.end)
+        if isinstance(frame, Frame) and frame.snapshot:
+            snapshot = self._whole_snapshot(frame.payload)
+            if snapshot is not None and snapshot.k:
+                return snapshot.r
+        return 0
+
+    def _whole_snapshot(self, payload: bytes) -> Snapshot | None:
         try:
-            snapshot = self.codec.decode(frame.payload, Snapshot)
+            snapshot: Snapshot = self.codec.decode(payload, Snapshot)
         except DECODE_ERRORS:
-            return 0
-        return int(snapshot.r) if snapshot.k else 0
+            return None
+        return snapshot if is_whole_snapshot(self.codec, payload, snapshot) else None
+
+    # -- where to begin
 
     def _start(self) -> int:
         """Take the state of the last snapshot that verifies; returns the offset behind it."""
         place = self.framing.last_snapshot(self.buffer, self.end)
         while place >= 0:
-            frame = self.framing.next(self.buffer, place, self.end)
-            if isinstance(frame, Frame) and frame.snapshot:
-                try:
-                    snapshot = self.codec.decode(frame.payload, Snapshot)
-                except DECODE_ERRORS:
-                    snapshot = None
-                if snapshot is not None and is_whole_snapshot(self.codec, frame.payload, snapshot):
-                    self._begin(snapshot, frame)
+            at = self._snapshot_at(place)
+            if at is not None:
+                snapshot, frame = at
+                first = place == self.framing.header
+                if first or not self.json or self._is_trusted(frame):
+                    self._begin(snapshot, frame, first)
                     return frame.end
             place = self.framing.last_snapshot(self.buffer, place)
+        if self._begins_with_snapshot():
+            raise self._damaged(self.framing.header, "the snapshot that the file begins with is damaged")
         return self.framing.header
 
-    def _begin(self, snapshot: Snapshot, frame: Frame) -> None:
-        found = self.found
-        found.state, found.v = snapshot.state, snapshot.v
-        found.m = micros_of(snapshot.m) if snapshot.m is not None else None
-        found.micros = micros_of(snapshot.ts)
-        if snapshot.k:
-            self.default, self.certain = Sign.B, True
+    def _is_trusted(self, frame: Frame) -> bool:
+        """Whether a snapshot line is this log's, and no old copy in a torn tail."""
+        if stands_before(self.buffer, frame.payload, frame.start):
+            return False
+        if self.trusting or not is_doubtful(self.buffer, frame.start):
+            return True
+        self.doubted = True
+        return False
+
+    def _begins_with_snapshot(self) -> bool:
+        if self.json:
+            head = self.buffer[: min(len(JsonLines.PREFIX), self.end)]
+            return bool(head) and JsonLines.PREFIX.startswith(head)
+        return bool(self.buffer[4:8] == self.buffer[:4])
+
+    def _snapshot_at(self, place: int) -> tuple[Snapshot, Frame] | None:
+        """The whole snapshot there, also a JSON one whose newline is missing or damaged."""
+        frame = self.framing.next(self.buffer, place, self.end)
+        if isinstance(frame, Frame) and (snapshot := self._whole_snapshot(frame.payload)) is not None:
+            return snapshot, frame
+        start = place + len(JsonLines.PREFIX)
+        stop = value_end(self.buffer, start, self.end) if self.json else -1
+        if stop >= 0 and (snapshot := self._whole_snapshot(self.buffer[start:stop])) is not None:
+            return snapshot, Frame(place, stop, True, self.buffer[start:stop])
+        return None
+
+    def _begin(self, snapshot: Snapshot, frame: Frame, first: bool) -> None:
         if snapshot.s is not None and snapshot.h is not None:
-            found.rev, found.chain = snapshot.r, bytes.fromhex(snapshot.h)
-            self.behind_hashed = True
-            return
-        place, header = frame.start, self.framing.header
-        found.rev = found.oldest + count_changes(self.buffer, header, place, self.framing, self.codec)
-        found.chain = self._chain_to(place)
-        if snapshot.k and snapshot.r > found.rev:
-            found.warnings.append(
-                f"the snapshot at byte {place} says revision {snapshot.r}, {found.rev} records stand before it: "
+            rev, chain = snapshot.r, bytes.fromhex(snapshot.h)
+        elif first:
+            rev, chain = snapshot.r if snapshot.k else 0, CHAIN_START
+        else:
+            rev, chain = self._counted(frame.start)
+        if snapshot.k and snapshot.r > rev:
+            self.replayer.warnings.append(
+                f"the snapshot at byte {frame.start} says revision {snapshot.r}, {rev} changes stand before it: "
                 "kanta wrote changes behind it that it holds already"
             )
+        self.replayer.begin(snapshot, frame.start, rev, chain)
 
-    def _chain_to(self, end: int) -> bytes:
-        """The chain over the records of another program's file, up to a snapshot."""
-        chain, place, before = CHAIN_START, self.framing.header, b""
-        while isinstance(frame := self.framing.next(self.buffer, place, end), Frame):
-            if frame.snapshot:
-                snapshot = self.codec.decode(frame.payload, Snapshot)
-                if snapshot.h is not None:
-                    chain = bytes.fromhex(snapshot.h)
-            else:
-                hashed = self.codec.hashed(frame.payload)
-                if len(hashed) < len(frame.payload) or frame.payload != before:
-                    chain = blake3(chain + hashed).digest(length=8)
-                before = frame.payload
-            place = frame.end
-        return chain
+    def _counted(self, end: int) -> tuple[int, bytes]:
+        """The revision and the chain at a snapshot of another program's: of all the records before it."""
+        rev, chain = self.found.oldest, CHAIN_START
+        for frame in single_changes(self.buffer, self.framing.header, end, self.framing, self.codec):
+            if not frame.snapshot:
+                rev, chain = rev + 1, chain_after(chain, self.codec.hashed(frame.payload))
+            elif (snapshot := self._whole_snapshot(frame.payload)) is not None and snapshot.h is not None:
+                rev, chain = snapshot.r, bytes.fromhex(snapshot.h)
+        return rev, chain
 
-    def _run_lines(self, place: int) -> int:
-        """The fast way through JSON lines: whole blocks of hashed records. Returns where it stopped."""
-        buffer, found, codec = self.buffer, self.found, self.codec
-        state, rev, chain = found.state, found.rev, found.chain
-        line = b""
-        stop = False
-        while not stop and place < self.end:
-            block = buffer[place : min(place + BLOCK, self.end)]
-            lines = block[: block.rfind(b"\n") + 1].split(b"\n")
-            lines.pop()
-            if not lines:
-                break
-            for line in lines:
-                if line[-24:-18] != b',"h":"' or line[-2:] != b'"}':
-                    stop = True
-                    break
-                digest = blake3(chain + line[:-24]).digest(length=8)
-                try:
-                    record = codec.decode(line, Step)
-                    if digest.hex() != record.h:
-                        stop = True
-                        break
-                    state = apply(state, record.diff)
-                except DECODE_ERRORS:
-                    stop = True
-                    break
-                except Unfit as error:
-                    raise self._damaged(place, f"the change does not fit the state: {error}") from None
-                chain = digest
-                rev += 1
-                place += len(line) + 1
-                found.v = record.v
-                if record.m is not None:
-                    found.m = micros_of(record.m)
-        if rev > found.rev:
-            found.hashed += rev - found.rev
-            self.behind_hashed = True
-            self._last_line(place, rev)
-        found.state, found.rev, found.chain, found.end = state, rev, chain, place
-        return place
+    # -- the replay
 
-    def _last_line(self, end: int, rev: int) -> None:
-        """Take the time of the last record, and where its batch begins."""
-        start = self.buffer.rfind(b"\n", 0, end - 1) + 1
-        last = self.codec.decode(self.buffer[start : end - 1], Change)
-        self.found.micros = micros_of(last.ts)
-        for _ in range(rev - last.b if last.b else 0):
-            start = self.buffer.rfind(b"\n", 0, start - 1) + 1
-        self.found.batch = start
-
-    def _run_frames(self, place: int) -> None:
-        """The thorough way, record by record, that everything unusual takes."""
+    def _run(self, place: int) -> None:
+        """Replay to the end: hashed records in blocks, everything else one by one."""
         while place < self.end:
+            if self.replayer.rival is None:
+                place = self.found.end = self._run_blocks(place)
             frame = self.framing.next(self.buffer, place, self.end)
             if isinstance(frame, More | Bad):
                 why = frame.why if isinstance(frame, Bad) else "the record is incomplete"
                 self._stop_at(frame.start, why)
                 return
-            why = self._snapshot(frame) if frame.snapshot else self._change(frame)
+            why = self.replayer.snapshot(frame) if frame.snapshot else self.replayer.change(frame)
             if why:
                 self._stop_at(frame.start, why)
                 return
             place = self.found.end = frame.end
 
-    def _snapshot(self, frame: Frame) -> str:
-        """A snapshot met in the replay; returns what is wrong with it."""
+    def _run_blocks(self, place: int) -> int:
+        """Replay hashed changes as long as all is as it should be; returns where it stopped."""
+        replayer, decode = self.replayer, self.codec.decoder(Step)
+        suffix, more = (b',"h":"%b"}', 1) if self.json else (b"\xa1h\xb0%b", BinaryFrames.HEAD)
+        length = len(suffix) - 2 + 16
+        state, rev, chain, batch, m = replayer.state, replayer.rev, replayer.chain, replayer.batch, None
+        payload = last = b""
+        stop = False
+        while not stop and (payloads := self.framing.changes(self.buffer[place : place + BLOCK], place)):
+            for payload in payloads:
+                digest = blake3(chain + payload[:-length]).digest(length=8)
+                if payload[-length:] != suffix % digest.hex().encode():
+                    stop = True
+                    break
+                try:
+                    record = decode(payload)
+                    if "$replace" in (diff := record.diff):
+                        state = apply(state, diff)
+                    else:
+                        merge(state, diff)
+                except DECODE_ERRORS:
+                    stop = True
+                    break
+                except Unfit as error:
+                    raise Contradiction(place, f"the change does not fit the state: {error}") from None
+                chain, last = digest, payload
+                rev += 1
+                if not record.b:
+                    batch = place
+                if record.m is not None:
+                    m = record.m
+                place += len(payload) + more
+        if last:
+            replayer.hashed += rev - replayer.rev
+            replayer.behind_hashed, replayer.before = True, None
+            replayer.state, replayer.rev, replayer.chain, replayer.batch = state, rev, chain, batch
+            replayer.v = decode(last).v
+            replayer.m = replayer.m if m is None else micros_of(m)
+            replayer.micros = max(replayer.micros, micros_of(self.codec.decode(last, Keyed).ts))
+        return place
+
+    def _choose_dialect(self) -> None:
+        """Nothing told how to read some of kanta's records: as 0.9's if the file has any sign of 0.9."""
+        replayer = self.replayer
+        chosen = "kanta 0.1 to 0.8"
+        if replayer.seen & Sign.B or self._shows_b():
+            replayer.take_rival()
+            chosen = "kanta 0.9"
+        self.found.warnings.append(f"records that two kanta dialects read differently were read as {chosen}'s")
+
+    def _shows_b(self) -> bool:
+        """Whether anything before the replay is a sign of kanta 0.9."""
+        survey = Replayer(self.codec, lambda frame: False)
         try:
-            snapshot = self.codec.decode(frame.payload, Snapshot)
-        except DECODE_ERRORS as error:
-            return f"the snapshot does not decode: {error}"
-        if not is_whole_snapshot(self.codec, frame.payload, snapshot):
-            return "the snapshot's checksum does not match"
-        if snapshot.h is not None and snapshot.h != self.found.chain.hex():
-            return "the snapshot's chain value is not that of the records before it"
-        self.found.batch = frame.start
-        self.before = None
-        return ""
+            for frame in single_changes(self.buffer, self.framing.header, self.found.start, self.framing, self.codec):
+                if survey.snapshot(frame) if frame.snapshot else survey.change(frame):
+                    return False
+        except Contradiction:
+            return False
+        return bool(survey.seen & Sign.B)
 
-    def _change(self, frame: Frame) -> str:
-        """Replay one change; returns what is wrong with it."""
-        found = self.found
-        try:
-            record = self.codec.decode(frame.payload, Change)
-        except DECODE_ERRORS as error:
-            return f"the record does not decode: {error}"
-        hashed = frame.payload if record.h is None else self.codec.hashed(frame.payload)
-        chain = blake3(found.chain + hashed).digest(length=8)
-        if record.h is None:
-            if self.before is not None and self.before[1] == frame.payload:
-                found.warnings.append(f"byte {frame.start}: a doubled record of kanta's counts once")
-                return ""
-            self._foreign(record, frame.start)
-            if self.behind_hashed:
-                found.unverified += 1
-                found.warnings.append(f"byte {frame.start}: a record that another program wrote is not verified")
-            self.before = (frame.start, frame.payload)
-        else:
-            if record.h != chain.hex():
-                return self._broken_chain(frame)
-            self.before = None
-            self.behind_hashed = True
-            found.hashed += 1
-            self._known(record, frame.start)
-        if not record.b:
-            found.batch = frame.start
-        found.rev, found.chain = found.rev + 1, chain
-        found.v, found.micros = record.v, max(found.micros, micros_of(record.ts))
-        if record.m is not None:
-            found.m = micros_of(record.m)
-        return ""
-
-    def _broken_chain(self, frame: Frame) -> str:
-        """A hash that does not match: damage for certain where the record before hid behind a lost `h`."""
-        if self.before is not None and self.behind_hashed:
-            raise self._damaged(
-                self.before[0], "the record's chain value is damaged: the record behind it does not match"
-            )
-        return "the hash chain does not match: the record, or one before it, is not what was written"
-
-    def _known(self, record: Change, place: int) -> None:
-        try:
-            self.found.state = apply(self.found.state, record.diff)
-        except Unfit as error:
-            raise self._damaged(place, f"the change does not fit the state: {error}") from None
-
-    def _foreign(self, record: Change, place: int) -> None:
-        """Replay a record without `h` in the dialect it was written in."""
-        found = self.found
-        shown = signs(record.diff, found.state)
-        found.seen |= shown
-        if shown is Sign.UNCLEAR and not self.certain:
-            found.unclear = True
-        if shown & Sign.A:
-            self._known(record, place)
-        elif shown & Sign.B or self.default is Sign.B:
-            merge_verbatim(found.state, record.diff)
-        else:
-            self._known(record, place)
+    # -- the end
 
     def _stop_at(self, place: int, why: str) -> None:
         """The record at `place` is not whole: decide between a torn tail and damage."""
-        found = self.found
-        if isinstance(self.framing, JsonLines) and self._whole_but_for_newline(place):
-            place = found.end
-            why = "the newline behind the record is damaged"
+        found, replayer = self.found, self.replayer
+        if self.json and self._whole_but_for_newline(place):
+            place, why = found.end, "the newline behind the record is damaged"
             if place == self.end:
                 return
-        lost = found.rev + 1
-        for whole in whole_behind(self.buffer, place, self.end, self.framing, self.codec, found.micros):
-            if whole.snapshot or not 0 < whole.batch <= lost:
+        elif place == self.framing.header and not self._may_be_ours(place):
+            raise self._damaged(place, f"{why}, and it does not begin as a record does: is it a kantadb?")
+        for whole in self._behind(place):
+            if whole.snapshot or not 0 < whole.batch <= replayer.rev + 1:
                 raise self._damaged(place, f"{why}; a whole record stands behind it at byte {whole.offset}")
         found.end, found.torn = place, self.end - place
 
+    def _behind(self, place: int) -> Iterator[Whole]:
+        last = Last(self.replayer.micros, self.replayer.chain)
+        return whole_behind(self.buffer, place, self.end, self.framing, self.codec, last)
+
+    def _may_be_ours(self, place: int) -> bool:
+        """Whether the first record may be the torn first write to a new file."""
+        begin = b'{"ts":"' if self.json else bytes(~byte & 0xFF for byte in self.buffer[:4])
+        head = self.buffer[place : min(place + len(begin), self.end)]
+        return begin.startswith(head) or head[:1] == b"\0"
+
     def _whole_but_for_newline(self, place: int) -> bool:
-        """Take a last JSON record whose newline is missing or flipped; whether it was one."""
+        """Take a JSON record whose newline is missing or flipped; whether it was one."""
         snapshot = self.buffer[place : place + 9] == JsonLines.PREFIX
         start = place + 9 if snapshot else place
         stop = value_end(self.buffer, start, self.end)
@@ -346,13 +342,10 @@ class Replay:
         frame = Frame(place, stop, snapshot, self.buffer[start:stop])
         if stop < self.end and len(self.codec.hashed(frame.payload)) == len(frame.payload) and not snapshot:
             return False  # without `h` nothing says that it ends here
-        if self._snapshot(frame) if snapshot else self._change(frame):
+        if self.replayer.snapshot(frame) if snapshot else self.replayer.change(frame):
             return False
-        self.found.end, self.found.newline = stop, True
+        self.found.end = stop
         return True
 
     def _damaged(self, place: int, why: str) -> Damaged:
-        if isinstance(self.framing, BinaryFrames):
-            number = count_changes(self.buffer, self.framing.header, place, self.framing, self.codec)
-            return Damaged(why, offset=place, record=number + 1)
-        return Damaged(why, offset=place, line=bytes(self.buffer[:place]).count(b"\n") + 1)
+        return damaged(self.buffer, self.framing, self.codec, place, why)

@@ -7,20 +7,34 @@ open refuses it. So the question is whether a whole record stands behind the fir
 
 In JSON a record is looked for where one can begin: at the start of a line, or one byte behind the
 end of the JSON value that stands where a line began (its newline was flipped). Text inside a
-record never qualifies: it holds no raw newline, and its brackets are not balanced there. Old
-bytes are told by their time, which never runs backwards in a file, and by a chain value that the
-file has already. In MessagePack a frame is whole where the checksum keyed with its offset holds.
+record never qualifies: it holds no raw newline, and its brackets are not balanced there. In
+MessagePack a frame is whole where the checksum keyed with its offset holds, or, because a record
+lost or doubled before it would have moved it, where its chain value follows from the one before it.
+
+Old bytes (of this file or another that used the same disk blocks) are told by their time, which
+never runs backwards in a file, and by standing in the file already.
 """
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kantad.values.framing import BinaryFrames, Framing, JsonLines
-from kantad.values.record import DECODE_ERRORS, Change, Codec, Snapshot, is_whole_snapshot, micros_of
+from kantad.values.record import DECODE_ERRORS, Change, Codec, Snapshot, chain_after, is_whole_snapshot, micros_of
 
 _TOKENS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BEGINNINGS = re.compile(rb'\n(?:SNAPSHOT )?\{"ts":"([^"\n]{20,30})"')
+
+COPY_WINDOW: Final = 256 << 20  # how far back a copy's original is looked for, bytes (measured: 25 ms)
+TIME_WINDOW: Final = 8 << 20  # how far back the times before a snapshot are looked at (measured: 20 ms)
+
+
+class Last(NamedTuple):
+    """The last good record: its time, the chain behind it."""
+
+    micros: int
+    chain: bytes
 
 
 class Whole(NamedTuple):
@@ -52,40 +66,57 @@ def value_end(buffer: Any, start: int, end: int) -> int:
     return -1
 
 
-def whole_behind(buffer: Any, bad: int, end: int, framing: Framing, codec: Codec, micros: int) -> Iterator[Whole]:
-    """The whole records behind the bad byte, the stale ones (older than `micros`) left out."""
-    payloads: Iterable[tuple[int, bytes, bool]]
+def whole_behind(buffer: Any, bad: int, end: int, framing: Framing, codec: Codec, last: Last) -> Iterator[Whole]:
+    """The whole records behind the bad byte, old copies left out."""
+    candidates: Iterable[tuple[int, bytes, bool, bool]]
     if isinstance(framing, BinaryFrames):
-        payloads = ((f.start, f.payload, f.snapshot) for f in framing.behind(buffer, bad + 1, end))
+        candidates = _frames_behind(buffer, bad + 1, end, framing, codec, last)
     else:
-        payloads = _json_behind(buffer, bad, end)
-    for offset, payload, snapshot in payloads:
+        candidates = _json_behind(buffer, bad, end)
+    for offset, payload, snapshot, certain in candidates:
         try:
             record = codec.decode(payload, Snapshot if snapshot else Change)
         except DECODE_ERRORS:
             continue
         if snapshot and not is_whole_snapshot(codec, payload, record):
             continue
-        if isinstance(framing, JsonLines) and _stale(buffer, bad, record, micros):
+        if not certain and _is_old(buffer, payload, record, bad, last):
             continue
         yield Whole(offset, 0 if snapshot else record.b, snapshot)
 
 
-def _stale(buffer: Any, bad: int, record: Any, micros: int) -> bool:
-    """Whether a record is an old copy: from before the last good one, or with a chain value that is there already."""
-    if micros_of(record.ts) < micros:
+def _is_old(buffer: Any, payload: bytes, record: Any, bad: int, last: Last) -> bool:
+    """Whether a record is an old copy. That time never runs backwards holds for records with `h` only."""
+    if record.h is not None and micros_of(record.ts) < last.micros:
         return True
-    return record.h is not None and buffer.rfind(b',"h":"%b"' % record.h.encode(), 0, bad) >= 0
+    return stands_before(buffer, payload, bad)
 
 
-def _json_behind(buffer: Any, bad: int, end: int) -> Iterator[tuple[int, bytes, bool]]:
+def stands_before(buffer: Any, payload: bytes, place: int) -> bool:
+    """Whether this payload stands in the file already, before `place` (as far back as the window goes)."""
+    return int(buffer.rfind(payload, max(0, place - COPY_WINDOW), place)) >= 0
+
+
+def is_doubtful(buffer: Any, place: int) -> bool:
+    """Whether the snapshot line at `place` may be an old copy in a torn tail: time runs backwards
+    before it, or a line is no record. Damage in the part before it has the same look."""
+    start = int(buffer.find(b"\n", max(0, place - TIME_WINDOW), place))
+    if start < 0:
+        return False
+    window = buffer[start : place + len(JsonLines.PREFIX) + 64]
+    times = _BEGINNINGS.findall(window)
+    lines = window[: place - start].count(b"\n")
+    return lines != len(times) or times != sorted(times)
+
+
+def _json_behind(buffer: Any, bad: int, end: int) -> Iterator[tuple[int, bytes, bool, bool]]:
     for place in _beginnings(buffer, bad, end):
         snapshot = buffer[place : place + 9] == JsonLines.PREFIX
         start = place + 9 if snapshot else place
         newline = buffer.find(b"\n", start, end)
         stop = value_end(buffer, start, newline if newline >= 0 else end)
         if stop >= 0:
-            yield place, buffer[start:stop], snapshot
+            yield place, buffer[start:stop], snapshot, False
 
 
 def _beginnings(buffer: Any, bad: int, end: int) -> Iterator[int]:
@@ -96,11 +127,43 @@ def _beginnings(buffer: Any, bad: int, end: int) -> Iterator[int]:
         stop = newline if newline >= 0 else end
         if line > bad:
             yield line
-        else:
-            yield from (place for place in (bad + 1,) if buffer[place : place + 1] in (b"{", b"S"))
+        elif buffer[line + 1 : line + 2] in (b"{", b"S"):
+            yield line + 1
         start = line + 9 if buffer[line : line + 9] == JsonLines.PREFIX else line
         behind = value_end(buffer, start, stop)
         while 0 <= behind < stop - 1:
             yield behind + 1
             behind = value_end(buffer, behind + 1, stop)
         line = stop + 1
+
+
+def _frames_behind(
+    buffer: Any, start: int, end: int, framing: BinaryFrames, codec: Codec, last: Last
+) -> Iterator[tuple[int, bytes, bool, bool]]:
+    """The frames from `start` on that are whole: in their place, or moved but in the chain."""
+    markers = re.compile(b"|".join(re.escape(marker) for marker in (framing.seed, framing.change_marker)))
+    for match in markers.finditer(buffer, start, end):
+        place = match.start()
+        head = buffer[place : min(place + framing.HEAD, end)]
+        stop = place + framing.HEAD + int.from_bytes(head[4:8], "little")
+        if len(head) < framing.HEAD or stop > end:
+            continue
+        snapshot = head[:4] == framing.seed
+        payload = buffer[place + framing.HEAD : stop]
+        if framing.frame(payload, place, snapshot)[: framing.HEAD] == head:
+            yield place, payload, snapshot, True
+        elif not snapshot and payload[-19:-16] == b"\xa1h\xb0":
+            before = buffer[place - 16 : place] if buffer[place - 19 : place - 16] == b"\xa1h\xb0" else b""
+            if _follows(codec, payload, before, last.chain):
+                yield place, payload, snapshot, False
+
+
+def _follows(codec: Codec, payload: bytes, before: bytes, chain: bytes) -> bool:
+    """Whether a record's chain value follows from the one that stands before it, or from the last good one."""
+    hashed, own = codec.hashed(payload), payload[-16:]
+    if chain_after(chain, hashed).hex().encode() == own:
+        return True
+    try:
+        return chain_after(bytes.fromhex(before.decode()), hashed).hex().encode() == own
+    except ValueError:
+        return False
