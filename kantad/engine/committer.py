@@ -1,21 +1,24 @@
-"""The flush loop: batch, write, sync, publish; and what happens when the disk says no.
+"""Making changes durable: batch, write, sync, publish; and what happens when the disk says no.
 
-Group commit without a timer: a batch is what arrived while the one before it was being synced,
-and at most one is in flight, handed to a thread that writes and syncs. An answer waits as a
-callable in its batch; it is called once, with None or the exception, on the event loop's thread.
+Group commit without a timer. One thread writes and syncs, one batch at a time; when it is through
+with one it takes what arrived meanwhile as the next, without waiting for the event loop (which is
+busy with the requests that make it: measured, this pipelines the two and gains 1.4 x). The loop is
+told of each batch in order; publishing, answering and rolling back happen there only.
 
-Under the policy `applied` a batch is started by a timer, under `written` and `applied` it is
-synced only where somebody waits for that, and else within the flush interval.
+The lock is held for as long as a batch must not be taken from under a change that is being added:
+the change's `b` says which batch it is in. Everything else of this class belongs to the loop.
+
+Under the policy `applied` a batch is due after the flush interval; under `written` and `applied`
+it is synced only where somebody waits for that, and else within the interval.
 """
 
 import asyncio
 import logging
-import queue
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from kantad.engine.pending import Answering, Applied, Batch, Settle
+from kantad.engine.pending import Applied, Batch, Settle
 from kantad.engine.proposal import Ack
 from kantad.store.log import Broken, Log, NoRoom
 from kantad.values.errors import Problem
@@ -25,50 +28,63 @@ logger = logging.getLogger("kantad")
 MOST_WAITING: Final = 20_000  # changes not yet on disk, beyond which writes are refused
 MOST_BYTES: Final = 64 << 20
 
-Job = tuple[Batch, bytes, bool]
+
+class Owner(Protocol):
+    """Whom the committer tells; the engine. All are called on the event loop."""
+
+    def published(self, batch: Batch) -> None:
+        """A batch is written (and synced, if it says so)."""
+
+    def failed(self, changes: list[Applied], problem: Problem) -> None:
+        """These, the newest changes, found no room and must be taken back."""
+
+    def broke(self, error: Broken) -> None:
+        """The disk failed; the process must stop."""
+
+    def snapshot_due(self) -> bool:
+        """Whether the log has grown so much that a snapshot is worth it."""
+
+    def make_snapshot(self) -> bytes:
+        """A snapshot payload of what is written; nothing is in flight."""
+
+    def snapshot_failed(self) -> None:
+        """There was no room for the snapshot, which loses nothing."""
 
 
 class Committer:
-    """Takes applied changes, makes them durable in order, and settles who waits.
+    """Takes applied changes, makes them durable in order, and settles who waits."""
 
-    `published(batch)` is called when a batch became visible, `failed(batches, problem)` when
-    batches must be rolled back, `broken(error)` when the process must stop. `after_batch()` may
-    return a snapshot payload to be written before the next batch; `snapshot_failed()` tells that
-    there was no room for it, which loses nothing.
-    """
-
-    def __init__(
-        self,
-        log: Log,
-        policy: Ack,
-        interval: float,
-        published: Callable[[Batch], None],
-        failed: Callable[[list[Batch], Problem], None],
-        broken: Callable[[Broken], None],
-        after_batch: Callable[[], bytes | None],
-        snapshot_failed: Callable[[], None],
-    ) -> None:
-        self.log, self.policy, self.interval = log, policy, interval
-        self.published, self.failed, self.broken, self.after_batch = published, failed, broken, after_batch
-        self.snapshot_failed = snapshot_failed
+    def __init__(self, log: Log, policy: Ack, interval: float, owner: Owner) -> None:
+        self.log, self.policy, self.interval, self.owner = log, policy, interval, owner
         self.loop = asyncio.get_running_loop()
+        self.lock = threading.Lock()
         self.open = Batch()
-        self.flight: Batch | None = None
+        self.flights: tuple[Batch, ...] = ()  # taken by the thread, not yet told to the loop; oldest first
+        self.pending = 0  # changes in `flights` and `open`
         self.open_bytes = 0
-        self.started = False  # a flush is scheduled
-        self.stopped = False
+        self.due = False  # the open batch is to be taken
+        self.held = False  # nothing is to be taken: a snapshot is about to be made
+        self.halted = False  # a write failed: nothing is to be taken until the loop has rolled back
+        self.ended = self.stopped = False
         self.unsynced = False  # bytes were written that were not synced
+        self.snapshot: Batch | None = None  # for the thread to take
+        self.making = False  # a snapshot was given to the thread
         self.snapshot_waiting: list[Settle] = []
         self.batches = 0
         self.timer: asyncio.TimerHandle | None = None
-        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.sleeping = False
+        self.wake = threading.Lock()
+        self.wake.acquire()
         self.thread = threading.Thread(target=self._work, name="kantad-writer", daemon=True)
         self.thread.start()
 
     # -- what the engine calls
 
     def first_rev_with_room(self) -> int:
-        """The revision of the open batch's first change, 0 if it has none; raises `Problem` where too many wait."""
+        """The revision of the open batch's first change, 0 if it has none; raises `Problem` where too many wait.
+
+        To be called with the lock, and `add` before it is released.
+        """
         changes = self.open.changes
         if not changes:
             return 0
@@ -76,127 +92,128 @@ class Committer:
             raise Problem("unavailable", "too many writes are waiting for the disk", retry_after=1)
         return changes[0].rev
 
-    def add(self, change: Applied) -> None:
-        """Take a change into the open batch."""
-        self.open.changes.append(change)
+    def add(self, change: Applied) -> Batch:
+        """Take a change into the open batch (with the lock), which is returned for `answers`."""
+        batch = self.open
+        batch.changes.append(change)
+        self.pending += 1
         self.open_bytes += len(change.payload)
-        if self.flight is None and not self.started:
-            self._schedule()
-
-    def answer(self, connection: Answering, data: bytes) -> None:
-        """Send a prepared answer to the newest change when it is durable; it must be in the open batch."""
-        self.open.answers.append((connection, data))
+        if self.policy != "applied":
+            self.due = True
+            if self.sleeping:
+                self._nudge()
+        elif self.timer is None and not self.due:
+            self.timer = self.loop.call_later(self.interval, self._flush_late)
+        return batch
 
     def wait(self, rev: int, level: Ack, settle: Settle) -> None:
-        """Call `settle` once this revision is at this level of acknowledgement; it must still be pending."""
-        batch = self.flight
-        if batch is None or not batch.changes or batch.changes[-1].rev < rev:
-            batch = self.open
-            if level == "durable" and self.policy != "durable":
-                batch.sync = True
-                self._hurry()
-        elif level == "durable" and not batch.sync:
-            self.open.sync = True  # the flight is only written: the next flush syncs it
-            batch = self.open
-            self._hurry()
-        (batch.waiting if level == "durable" else batch.waiting_written).append(settle)
+        """Call `settle` once this revision is written or durable; it must not be so yet."""
+        with self.lock:
+            batch = next((b for b in self.flights if b.changes and b.changes[-1].rev >= rev), None)
+            if batch is None or (level == "durable" and not batch.sync):
+                batch = self.open  # where it is, or whose sync will cover it
+                batch.sync = batch.sync or level == "durable"
+                self.due = True
+                self._nudge()
+            (batch.waiting if level == "durable" else batch.waiting_written).append(settle)
 
     def unsettled(self) -> list[Applied]:
         """The changes in flight and waiting, oldest first."""
-        return [*(self.flight.changes if self.flight else ()), *self.open.changes]
+        with self.lock:
+            return [change for batch in (*self.flights, self.open) for change in batch.changes]
+
+    def meets(self, path: tuple[str, ...]) -> bool:
+        """Whether an unsettled change may touch this path."""
+        with self.lock:
+            batches = (*self.flights, self.open)
+        return any(batch.meets(path) for batch in batches)
 
     async def drain(self) -> None:
         """Wait until everything taken in is durable (or failed)."""
-        while self.flight is not None or self.open.changes or self.open.waiting or self.unsynced:
-            done = self.loop.create_future()
-            self.open.sync = True
-            self.open.waiting.append(lambda error, done=done: done.done() or done.set_result(None))  # type: ignore[misc]
-            self._hurry()
+        while (self.pending or self.unsynced or self.flights) and not self.stopped:
+            done: asyncio.Future[None] = self.loop.create_future()
+            self._sync_open(lambda error, done=done: None if done.done() else done.set_result(None))  # type: ignore[misc]
             await done
 
     async def stop(self) -> None:
         """Drain, then end the thread."""
-        if not self.stopped:
-            await self.drain()
-        self.jobs.put(None)
+        await self.drain()
+        if self.timer is not None:
+            self.timer.cancel()
+        with self.lock:
+            self.ended = True
+            self._nudge()
         await asyncio.to_thread(self.thread.join)
 
     def write_snapshot(self, settle: Settle) -> None:
         """Write a snapshot as soon as no batch is in flight."""
         self.snapshot_waiting.append(settle)
-        self._hurry()
+        self._consider_snapshot()
 
-    # -- the loop
+    # -- the thread
 
-    def _schedule(self) -> None:
-        self.started = True
-        if self.policy == "applied" and not self.open.sync:
-            self.timer = self.loop.call_later(self.interval, self._start)
+    def _nudge(self) -> None:
+        """Wake the thread, if it sleeps; with the lock."""
+        if self.sleeping:
+            self.sleeping = False
+            self.wake.release()
+
+    def _take(self) -> Batch | None:
+        """The next batch to write; with the lock, on the thread."""
+        if self.halted or self.stopped:
+            return None
+        if self.snapshot is not None:
+            batch, self.snapshot = self.snapshot, None
+        elif self.held or not self.due:
+            return None
         else:
-            self.loop.call_soon(self._start)
-
-    def _hurry(self) -> None:
-        """Flush at once rather than when the timer says."""
-        if self.flight is not None:
-            return
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-            self.started = False
-        if not self.started:
-            self.started = True
-            self.loop.call_soon(self._start)
-
-    def _start(self) -> None:
-        """Hand the next batch (or a snapshot) to the thread."""
-        self.timer = None
-        if self.flight is not None or self.stopped:
-            return
-        self.started = False
-        snapshot = self.after_batch()
-        if snapshot is not None:
-            batch = Batch()
-            batch.waiting, self.snapshot_waiting = self.snapshot_waiting, []
-            self._hand_over(batch, [(snapshot, True)], True)
-            return
-        batch, self.open, self.open_bytes = self.open, Batch(), 0
-        if not batch.changes and not batch.waiting and not batch.waiting_written:
-            return
-        batch.sync = batch.sync or self.policy == "durable"
-        self._hand_over(batch, [(change.payload, False) for change in batch.changes], batch.sync)
-
-    def _hand_over(self, batch: Batch, records: list[tuple[bytes, bool]], sync: bool) -> None:
-        batch.sync = sync
-        self.flight = batch
+            batch, self.open, self.open_bytes, self.due = self.open, Batch(), 0, False
+            batch.sync = batch.sync or self.policy == "durable"
+        self.flights = (*self.flights, batch)
         self.batches += 1
-        try:
-            self.log.check_own()
-        except Broken as error:
-            self._break(batch, error)
-            return
-        self.jobs.put((batch, self.log.framed(records), sync))
+        return batch
 
     def _work(self) -> None:
-        """The thread: write and sync one job after another."""
-        while (job := self.jobs.get()) is not None:
-            batch, data, sync = job
-            error: Exception | None = None
-            try:
-                if data:
-                    self.log.append(data)
-                if batch.waiting_written:
-                    self.loop.call_soon_threadsafe(self._written, batch)
-                if sync:
-                    self.log.sync()
-            except (NoRoom, Broken) as failure:
-                error = failure
-            except Exception as failure:  # a fault of ours: nothing is known, so stop
-                logger.exception("the writer failed")
-                error = Broken(f"the writer failed: {failure}")
-            try:
-                self.loop.call_soon_threadsafe(self._done, batch, error)
-            except RuntimeError:  # the loop is closed: the process is going down
-                return
+        """Write and sync one batch after another."""
+        while True:
+            with self.lock:
+                batch = self._take()
+                if batch is None:
+                    if self.ended or self.stopped:
+                        return
+                    self.sleeping = True
+            if batch is None:
+                self.wake.acquire()
+                continue
+            error = self._write(batch)
+            if error is not None:
+                with self.lock:
+                    self.halted = True
+            self._tell(self._done, batch, error)
+
+    def _write(self, batch: Batch) -> Exception | None:
+        """Write and sync one batch; what went wrong, if anything."""
+        try:
+            if batch.snapshot is not None:
+                self.log.append(self.log.framed([(batch.snapshot, True)]))
+            elif batch.changes:
+                self.log.append(self.log.framed([(change.payload, False) for change in batch.changes]))
+            if batch.waiting_written:
+                self._tell(self._written, batch)
+            if batch.sync:
+                self.log.sync()
+        except (NoRoom, Broken) as failure:
+            return failure
+        except Exception as failure:  # a fault of ours: nothing is known, so stop
+            logger.exception("the writer failed")
+            return Broken(f"the writer failed: {failure}")
+        return None
+
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(what, *arguments)
+
+    # -- the loop
 
     def _written(self, batch: Batch) -> None:
         waiting, batch.waiting_written = batch.waiting_written, []
@@ -205,69 +222,91 @@ class Committer:
 
     def _done(self, batch: Batch, error: Exception | None) -> None:
         """The thread is through with a batch."""
+        if self.stopped:
+            return  # it was refused when the disk broke
         if error is None:
             try:
-                self.log.check_own()
+                self.log.check_path()
             except Broken as failure:
                 error = failure
         if isinstance(error, Broken):
-            self._break(batch, error)
-            return
-        if error is not None:
+            self._break(error)
+        elif error is not None:
             self._fail(batch, error)
-            return
-        self.flight = None
+        else:
+            self._settle(batch)
+        if not self.stopped:
+            self._consider_snapshot()
+
+    def _settle(self, batch: Batch) -> None:
+        with self.lock:
+            self.flights = self.flights[1:]
+        if batch.snapshot is not None:
+            self._let_go()
+        self.pending -= len(batch.changes)
         self.unsynced = not batch.sync and (self.unsynced or bool(batch.changes))
-        self.published(batch)
+        self.owner.published(batch)
         for connection, data in batch.answers:
             connection.settled(data)
-        for settle in batch.waiting_written:
+        for settle in [*batch.waiting_written, *batch.waiting]:
             settle(None)
-        for settle in batch.waiting:
-            settle(None)
-        self._go_on()
+        if self.unsynced and self.timer is None:
+            self.timer = self.loop.call_later(self.interval, self._flush_late)
 
-    def _go_on(self) -> None:
-        if self.started or self.flight is not None:
-            return
-        if self.snapshot_waiting or self.open.waiting or self.open.waiting_written:
-            self.started = True
-            self._start()
-        elif self.open.changes:
-            if self.policy == "applied":
-                self._schedule()
-            else:
-                self.started = True
-                self._start()
-        elif self.unsynced:
-            self.started = True
-            self.open.sync = True
-            self.timer = self.loop.call_later(self.interval, self._sync_late)
-
-    def _sync_late(self) -> None:
+    def _flush_late(self) -> None:
+        """The interval is over: write what waits, sync what is written."""
         self.timer = None
-        self.open.sync = True
-        self.open.waiting.append(lambda error: None)
-        self._start()
+        self._sync_open(None)
+
+    def _sync_open(self, settle: Settle | None) -> None:
+        with self.lock:
+            self.open.sync = True
+            if settle is not None:
+                self.open.waiting.append(settle)
+            self.due = True
+            self._nudge()
+
+    def _consider_snapshot(self) -> None:
+        """Make a snapshot if one is wanted; first let what is in flight finish."""
+        if self.making or self.stopped or not (self.held or self.snapshot_waiting or self.owner.snapshot_due()):
+            return
+        with self.lock:
+            self.held = True
+            if self.flights:
+                return  # the last of them comes back here
+        self.making = True
+        batch = Batch()
+        batch.snapshot, batch.sync = self.owner.make_snapshot(), True
+        batch.waiting, self.snapshot_waiting = self.snapshot_waiting, []
+        with self.lock:
+            self.snapshot = batch
+            self._nudge()
+
+    def _let_go(self) -> None:
+        """The snapshot is written, or there is no room for it: go on with the changes."""
+        self.making = False
+        with self.lock:
+            self.held = False
+            self._nudge()
 
     def _fail(self, batch: Batch, error: Exception) -> None:
         """A write failed and the file was cut back: roll back this batch and all behind it."""
         problem = Problem("storage_full", f"the change could not be stored: {error}")
-        if not batch.changes and batch.waiting_written == []:
-            self.flight = None
-            self.snapshot_failed()
-            for settle in batch.waiting:
-                settle(problem)
-            self._go_on()
-            return
-        lost = [batch, self.open]
-        waiting = self.snapshot_waiting
-        self.flight, self.open, self.open_bytes, self.snapshot_waiting = None, Batch(), 0, []
-        self.failed(lost, problem)
+        with self.lock:
+            self.halted = False
+            lost = list(self.flights)
+            self.flights = ()
+            if batch.snapshot is None:
+                lost.append(self.open)
+                self.open, self.open_bytes, self.pending, self.due = Batch(), 0, 0, False
+        if batch.snapshot is None:
+            self.owner.failed([change for each in lost for change in each.changes], problem)
+        else:
+            self.owner.snapshot_failed()
         for each in lost:
             self._refuse(each, problem)
-        for settle in waiting:
-            settle(problem)
+        self._refuse_snapshots(problem)
+        self._let_go()
 
     def _refuse(self, batch: Batch, problem: Problem) -> None:
         """Tell all who wait for a batch that it did not come to be (or that nobody knows)."""
@@ -276,12 +315,22 @@ class Committer:
         for settle in [*batch.waiting_written, *batch.waiting]:
             settle(problem)
 
-    def _break(self, batch: Batch, error: Broken) -> None:
-        """The disk failed: say that the outcome is not known, and stop."""
-        self.stopped = True
-        problem = Problem("unavailable", "the disk failed: whether the change was stored is not known")
-        for each in (batch, self.open):
-            self._refuse(each, problem)
-        for settle in self.snapshot_waiting:
+    def _refuse_snapshots(self, problem: Problem) -> None:
+        waiting, self.snapshot_waiting = self.snapshot_waiting, []
+        for settle in waiting:
             settle(problem)
-        self.broken(error)
+
+    def _break(self, error: Broken) -> None:
+        """The disk failed: say that the outcome is not known, and stop."""
+        problem = Problem("unavailable", "the disk failed: whether the change was stored is not known")
+        with self.lock:
+            self.stopped = True
+            lost = [*self.flights, self.open]
+            if self.snapshot is not None:
+                lost.append(self.snapshot)
+            self.flights, self.open, self.snapshot = (), Batch(), None
+            self._nudge()
+        for each in lost:
+            self._refuse(each, problem)
+        self._refuse_snapshots(problem)
+        self.owner.broke(error)

@@ -105,25 +105,14 @@ class Engine:
                 self.window.add(old.key, Seen(old.q, old.rev, old.chain, old.micros, True))
         self.watchers: set[asyncio.Future[None]] = set()
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
-        self.committer = Committer(
-            log,
-            ack,
-            flush_interval,
-            self._published,
-            self._failed,
-            self._broken,
-            self._due_snapshot,
-            self._snapshot_failed,
-        )
+        self.committer = Committer(log, ack, flush_interval, self)
 
     # -- reading
 
     def meets_hidden(self, path: Path) -> bool:
         """Whether a change that readers must not see yet may touch this path."""
         committer = self.committer
-        if (not committer.open.changes and committer.flight is None) or self.policy == "applied":
-            return False
-        return committer.open.meets(path) or (committer.flight is not None and committer.flight.meets(path))
+        return committer.pending > 0 and self.policy != "applied" and committer.meets(path)
 
     def read(self, path: Path, look: Callable[[Any], T]) -> T:
         """What `look` makes of the visible value at a path (MISSING if there is none), synchronously."""
@@ -184,8 +173,8 @@ class Engine:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, diff, child)
 
-    def write(self, path: Path, body: Any, edit: Literal["put", "patch"]) -> bool:
-        """The short form of `transact`, for a write with no key, base or condition: whether it changed anything.
+    def write(self, path: Path, body: Any, edit: Literal["put", "patch"]) -> Batch | None:
+        """The short form of `transact`, for a write with no key, base or condition: its batch, None if nothing changed.
 
         Raises `Problem`. `rev`, `chain` and `micros` are those of the change afterwards.
         """
@@ -193,17 +182,33 @@ class Engine:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
         diff = written(self.root, path, body, edit == "put", self.max_depth, self.foreign)
         if diff is SAME:
-            return False
+            return None
         micros = self.clock()
-        self._commit(micros if micros > self.micros else self.micros, edit, diff, None, None, None, None)
-        return True
+        return self._commit(micros if micros > self.micros else self.micros, edit, diff, None, None, None, None)
 
     def _commit(
         self, micros: int, action: str, diff: Any, user: str | None, m: int | None, key: str | None, q: str | None
-    ) -> None:
+    ) -> Batch:
         """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more."""
         committer = self.committer
-        first = committer.first_rev_with_room()
+        with committer.lock:
+            batch = self._add(committer.first_rev_with_room(), micros, action, diff, user, m, key, q)
+        if self.policy == "applied":
+            self.visible = Visible(self.rev, self.chain)
+            self._wake()
+        return batch
+
+    def _add(
+        self,
+        first: int,
+        micros: int,
+        action: str,
+        diff: Any,
+        user: str | None,
+        m: int | None,
+        key: str | None,
+        q: str | None,
+    ) -> Batch:
         rev = self.rev + 1
         payload, chain = self.log.codec.change(
             micros, action, diff, self.chain, v=self.v, u=user, m=m, id=key, q=q, b=first
@@ -211,12 +216,10 @@ class Engine:
         undo = Undo(self.orders)
         apply(self.root, diff, undo)
         self.rev, self.chain, self.micros = rev, chain, micros
-        committer.add(Applied(rev, chain, payload, diff, undo, self.m))
+        before = self.m
         if m is not None:
             self.m = m
-        if self.policy == "applied":
-            self.visible = Visible(rev, chain)
-            self._wake()
+        return self.committer.add(Applied(rev, chain, payload, diff, undo, before))
 
     def settle_when(self, ack: Ack | None, rev: int, settle: Settle) -> bool:
         """Call `settle(None or Problem)` when an answer that knows revision `rev` may go out.
@@ -229,7 +232,7 @@ class Engine:
         if level == "durable":
             if rev <= self.durable_rev:
                 return False
-        elif rev <= self.visible.rev and self.policy != "applied":
+        elif rev <= self.written.rev:
             return False
         self.committer.wait(rev, level, settle)
         return True
@@ -271,7 +274,7 @@ class Engine:
 
     # -- what the committer calls
 
-    def _published(self, batch: Batch) -> None:
+    def published(self, batch: Batch) -> None:
         """A batch is on disk: readers may see it."""
         self.trouble = None
         if not batch.changes:
@@ -293,9 +296,8 @@ class Engine:
                 future.set_result(None)
         self.watchers.clear()
 
-    def _failed(self, batches: list[Batch], problem: Problem) -> None:
+    def failed(self, changes: list[Applied], problem: Problem) -> None:
         """The disk has no room: take back what was not written."""
-        changes = [change for batch in batches for change in batch.changes]
         roll_back(changes)
         if changes:
             self.rev, self.chain, self.m = self.written.rev, self.written.chain, changes[0].m_before
@@ -305,7 +307,8 @@ class Engine:
             logger.error("%s; %d change(s) were taken back, reads go on", problem.detail, len(changes))
         self.trouble = problem.detail
 
-    def _broken(self, error: Broken) -> None:
+    def broke(self, error: Broken) -> None:
+        """The disk can no longer be trusted: refuse everything, and let the process stop."""
         self.stopping = True
         self.trouble = str(error)
         logger.critical("%s; stopping, the next start reads the truth from the disk", error)
@@ -314,14 +317,15 @@ class Engine:
 
     # -- snapshots
 
-    def _due_snapshot(self) -> bytes | None:
-        """A snapshot payload of what is written, if one was asked for or is due by size."""
-        grown = self.log.size - self.log_at_snapshot
-        if not self.committer.snapshot_waiting and grown <= max(SNAPSHOT_MIN, 2 * self.state_bytes):
-            return None
+    def snapshot_due(self) -> bool:
+        """Whether the log since the last snapshot exceeds max(1 MiB, twice the state's encoded size)."""
+        return self.log.size - self.log_at_snapshot > max(SNAPSHOT_MIN, 2 * self.state_bytes)
+
+    def make_snapshot(self) -> bytes:
+        """A snapshot payload of what is written; nothing is in flight."""
         rev, chain = self.written.rev, self.written.chain
         micros = max(self.clock(), self.micros)
-        with hidden(self.root, self.committer.open.changes):
+        with hidden(self.root, self.committer.unsettled()):
             payload = self.log.codec.snapshot(micros, self.root, rev, chain, v=self.v, m=self.m)
         self.state_bytes = len(payload)
         self.log_at_snapshot = self.log.size + len(payload)
@@ -329,7 +333,8 @@ class Engine:
         self.past.anchor = history.Anchor(rev, self.log.size, chain)
         return payload
 
-    def _snapshot_failed(self) -> None:
+    def snapshot_failed(self) -> None:
+        """There was no room for it."""
         self.log_at_snapshot = self.log.size  # try again when the log has grown as much again
 
     async def snapshot(self) -> tuple[Visible, int]:

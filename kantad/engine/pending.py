@@ -47,7 +47,7 @@ class Batch:
     `answers` are prepared answers and where they go: the cheap form of waiting.
     """
 
-    __slots__ = ("answers", "changes", "looked_at", "sync", "touched", "waiting", "waiting_written")
+    __slots__ = ("answers", "changes", "looked_at", "snapshot", "sync", "touched", "waiting", "waiting_written")
 
     def __init__(self) -> None:
         self.changes: list[Applied] = []
@@ -57,6 +57,7 @@ class Batch:
         self.touched: set[Any] = set()
         self.looked_at = 0  # how many of the changes are in `touched`
         self.sync = False
+        self.snapshot: bytes | None = None  # instead of changes: a snapshot's payload
 
     def _look(self) -> None:
         """Note where the changes touch: the first two keys of the path, and the first."""

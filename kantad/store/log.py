@@ -7,8 +7,8 @@ must still be ours: same device and inode under the path, still linked, as long 
 What can go wrong is told apart by what may follow: `NoRoom` (cut back, nothing lost, go on),
 `Broken` (the disk or the file can no longer be trusted: stop with exit status 74).
 `append` and `sync` block and are called from the engine's writer thread, where each call that gives
-up the interpreter's lock costs a hand-over; `check_own` is quick, and the event loop calls it
-before a batch is handed over and before it is acknowledged.
+up the interpreter's lock costs a hand-over; `check_path` is quick, and the event loop calls it
+before a batch is acknowledged.
 """
 
 import contextlib
@@ -18,15 +18,16 @@ import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from kantad.store.disk import Disk, place, write_all
+from kantad.store.disk import Disk, place, remove_leftovers, write_all
 from kantad.store.recovery import Recovered, recover
 from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
 from kantad.values.record import CHAIN_START, Codec, JsonCodec, MsgpackCodec
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REWRITTEN: Final = 4 << 20  # bytes; more than goes unsynced between two flushes
 
 
 class Locked(Exception):
@@ -54,21 +55,27 @@ class Log:
         self.identity = (status.st_dev, status.st_ino)
         self.size = status.st_size
 
-    def check_own(self) -> None:
-        """Raise `Broken` unless the path still names this file, as long as we left it."""
+    def check_path(self) -> None:
+        """Raise `Broken` unless the path still names this file."""
         try:
-            here, there = self.disk.fstat(self.fd), self.disk.stat(self.path)
+            there = self.disk.stat(self.path)
         except OSError as error:
             raise Broken(f"{self.path}: {error.strerror}: was it removed?") from error
         if (there.st_dev, there.st_ino) != self.identity:
             raise Broken(f"{self.path} is another file now: it was replaced while it was served")
-        if here.st_nlink == 0:
-            raise Broken(f"{self.path} was removed while it was served")
-        if here.st_size != self.size:
-            raise Broken(f"{self.path} has {here.st_size} bytes, {self.size} were written: something else changed it")
+
+    def check_size(self) -> None:
+        """Raise `Broken` unless the file is as long as we left it; not while an `append` runs."""
+        try:
+            size = self.disk.fstat(self.fd).st_size
+        except OSError as error:
+            raise Broken(f"{self.path}: {error.strerror}") from error
+        if size != self.size:
+            raise Broken(f"{self.path} has {size} bytes, {self.size} were written: something else changed it")
 
     def append(self, data: bytes) -> None:
-        """Hand the bytes to the operating system; raises `NoRoom` or `Broken`. See `check_own`."""
+        """Hand the bytes to the operating system, if the file is as long as we left it; raises `NoRoom` or `Broken`."""
+        self.check_size()
         try:
             write_all(self.disk, self.fd, data)
         except OSError as error:
@@ -87,8 +94,10 @@ class Log:
         return b"".join(frames)
 
     def _cut_back(self, cause: OSError) -> None:
+        """Cut the file, durably: what is now refused must not come back with a power cut."""
         try:
             self.disk.truncate(self.fd, self.size)
+            self.disk.sync(self.fd)
         except OSError as error:
             raise Broken(f"cutting {self.path} back to {self.size} bytes: {error.strerror}") from error
         raise NoRoom(cause.strerror) from cause
@@ -129,13 +138,12 @@ def format_of(head: bytes, flag: str | None) -> tuple[Framing, Codec]:
 
     Raises `NotOurs` where the bytes are no kantadb's or contradict the flag.
     """
-    found = detect(head)
-    if found is None and flag == "msgpack" and len(head) >= 4:
-        found = "msgpack"
+    torn = not head.strip(b"\0")  # zeros from the start on: the first write to a new JSON file was torn
+    found = None if torn else detect(head)
     if found is None:
-        if head:
+        if not torn:
             raise NotOurs("it is no kantadb: its first bytes are neither JSON lines nor MessagePack frames")
-        found = flag or "json"
+        found = "json" if head else flag or "json"
     if flag is not None and flag != found:
         raise NotOurs(f"it is a {found} file; --format {flag} contradicts it")
     if found == "json":
@@ -160,6 +168,7 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
     path = os.path.realpath(path)
     fd = _open_locked(path, flag, disk, micros)
     try:
+        remove_leftovers(disk, path)
         framing, codec = format_of(os.pread(fd, 16, 0), flag)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
@@ -214,17 +223,19 @@ def _settle(log: Log, found: Recovered) -> None:
 
 def _set_aside(log: Log, found: Recovered) -> None:
     name = f"{log.path}.torn-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    place(log.disk, name, os.pread(log.fd, found.torn, found.end), replace=False)
+    with mapped(log.fd, log.size) as buffer, memoryview(buffer) as whole, whole[found.end :] as torn:
+        place(log.disk, name, torn, replace=False)
     found.warnings.append(
         f"cut off a torn tail of {found.torn} bytes at byte {found.end}: it was never acknowledged; kept as {name}"
     )
 
 
 def _write_again(log: Log, start: int) -> None:
-    """Write the last batch in place again and sync it: after a failed sync the page cache may hold
-    what the disk does not, and a plain fdatasync would find nothing to do."""
+    """Write the last batch, and at least 4 MiB, in place again and sync it: after a failed sync the
+    page cache may hold what the disk does not, and a plain fdatasync would find nothing to do."""
     if log.size == 0:
         return
+    start = max(0, min(start, log.size - REWRITTEN))
     fd = log.disk.open(log.path, os.O_RDWR)
     try:
         while start < log.size:
@@ -237,18 +248,21 @@ def _write_again(log: Log, start: int) -> None:
         log.disk.close(fd)
 
 
-def read_file(path: str, flag: str | None = None) -> tuple[bytes, Framing, Codec]:
-    """A file as the offline commands read it: no lock, nothing changed. Raises `NotOurs` and OSError."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[tuple[Any, int, Framing, Codec]]:
+    """A file as the offline commands read it, mapped, with its size in bytes: no lock, nothing changed.
+
+    Raises `NotOurs` and OSError.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise NotOurs("it is not a regular file")
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with mapped(fd, os.fstat(fd).st_size) as buffer:
-            data = bytes(buffer)
+        size = os.fstat(fd).st_size
+        with mapped(fd, size) as buffer:
+            yield (buffer, size, *format_of(buffer[:16], None))
     finally:
         os.close(fd)
-    return (data, *format_of(data[:16], flag))
 
 
-__all__ = ["Broken", "Damaged", "Locked", "Log", "NoRoom", "NotOurs", "open_log", "read_file"]
+__all__ = ["Broken", "Damaged", "Locked", "Log", "NoRoom", "NotOurs", "open_log", "reading"]

@@ -89,12 +89,12 @@ class Fast:
 
     def _write(self, connection: Connection, path: Path, edit: Literal["put", "patch"], body: bytes) -> None:
         engine = self.engine
-        changed = engine.write(path, decode(body, False, self.limits.max_depth), edit)
+        batch = engine.write(path, decode(body, False, self.limits.max_depth), edit)
         connection.waiting = True
-        if changed and engine.policy == "durable":
-            engine.committer.answer(connection, written_answer(engine.rev, engine.chain, engine.micros))
+        if batch is not None and engine.policy == "durable":
+            batch.answers.append((connection, written_answer(engine.rev, engine.chain, engine.micros)))
             return
-        outcome = Outcome(engine.rev, engine.chain, engine.micros, changed)
+        outcome = Outcome(engine.rev, engine.chain, engine.micros, batch is not None)
         settle = partial(_settle, connection, plain_outcome_reply(outcome))
         if not engine.settle_when(None, outcome.rev, settle):
             settle(None)
