@@ -7,6 +7,7 @@ give one that writes short, fills up, fails to sync or stops at the n-th call. N
 import contextlib
 import fcntl
 import os
+import re
 from typing import Protocol
 
 
@@ -75,14 +76,42 @@ class RealDisk:
             os.close(fd)
 
 
-def write_all(disk: Disk, fd: int, data: bytes) -> None:
+def write_all(disk: Disk, fd: int, data: bytes | memoryview) -> None:
     """Write all of the data, however short the single writes are."""
-    view = memoryview(data)
-    while view:
-        view = view[disk.write(fd, view) :]
+    view, done = memoryview(data), 0
+    while done < len(view):
+        with view[done:] as rest:
+            done += disk.write(fd, rest)
 
 
-def place(disk: Disk, path: str, data: bytes, *, replace: bool) -> None:
+def remove_leftovers(disk: Disk, path: str) -> None:
+    """Remove what `place` left behind in processes that died: `<path>….new-<pid>` of no living process.
+
+    The caller holds the lock on `path`. One with our own number is of an earlier life: in a
+    container every process may be number 1.
+    """
+    folder, name = os.path.split(path)
+    pattern = re.compile(re.escape(name) + r"(?:\..+)?\.new-([1-9][0-9]{0,9})")
+    for other in os.listdir(folder or "."):
+        if (match := pattern.fullmatch(other)) and not _lives(int(match[1])):
+            with contextlib.suppress(OSError):
+                disk.unlink(os.path.join(folder, other))
+
+
+def _lives(pid: int) -> bool:
+    """Whether another process of this number exists."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def place(disk: Disk, path: str, data: bytes | memoryview, *, replace: bool) -> None:
     """Put a file of this content at this path, wholly or not at all, and durably.
 
     It is written under another name, synced, then renamed (`replace`) or linked (which raises
