@@ -181,12 +181,13 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
 
 
 def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
+    first = first_bytes(flag, micros, os.urandom(4))
     while True:
         try:
             status = disk.stat(path)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                place(disk, path, first_bytes(flag, micros, os.urandom(4)), replace=False)
+                place(disk, path, first, replace=False)
             continue
         if not stat.S_ISREG(status.st_mode):
             raise NotOurs("it is not a regular file")
@@ -203,9 +204,13 @@ def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
         except BaseException:
             disk.close(fd)
             raise
-        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) and (here.st_size or not first):
             return fd
-        disk.close(fd)
+        try:
+            if not here.st_size:  # an empty file becomes a new one of the other format
+                place(disk, path, first, replace=True)
+        finally:
+            disk.close(fd)
 
 
 def _settle(log: Log, found: Recovered) -> None:

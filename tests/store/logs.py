@@ -112,8 +112,8 @@ def every_kind(format: str) -> Maker:
     """A small log with every kind of record: ids, batches, unicode, snapshots between, a batch at the end."""
     log = Maker(format)
     log.change({"a": 1}, id="key-1", q="0badcafe")
-    log.batch({"ü€𝄞": "naïve\u2028\n\"\\"}, {"list": [1, [2], {}]}, {"b": {"$replace": {"x": True}}}, u="ann")
-    log.change({"like": [LOOKALIKE, LOOKALIKE, "SNAPSHOT {\"ts\":1}\n"]}, m=T0, v=2)
+    log.batch({"ü€𝄞": 'naïve\u2028\n"\\'}, {"list": [1, [2], {}]}, {"b": {"$replace": {"x": True}}}, u="ann")
+    log.change({"like": [LOOKALIKE, LOOKALIKE, 'SNAPSHOT {"ts":1}\n']}, m=T0, v=2)
     log.snapshot()
     log.change({"list": {"$insert": [[0, "$$x"]]}, "$delete": ["a"]}, id="key-2", q="0badcafe")
     log.batch({"n": 1}, {"n": 2}, {"deep": {"er": {"n": None}}})
