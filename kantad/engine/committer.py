@@ -32,8 +32,11 @@ MOST_BYTES: Final = 64 << 20
 class Owner(Protocol):
     """Whom the committer tells; the engine. All are called on the event loop."""
 
-    def published(self, batch: Batch) -> None:
-        """A batch is written (and synced, if it says so)."""
+    def published(self, changes: list[Applied]) -> None:
+        """These are written; under `durable` they are synced, too."""
+
+    def synced(self, snapshot: bool) -> None:
+        """All that was published is synced, and so is the snapshot, if that is what was written."""
 
     def failed(self, changes: list[Applied], problem: Problem) -> None:
         """These, the newest changes, found no room and must be taken back."""
@@ -198,7 +201,7 @@ class Committer:
                 self.log.append(self.log.framed([(batch.snapshot, True)]))
             elif batch.changes:
                 self.log.append(self.log.framed([(change.payload, False) for change in batch.changes]))
-            if batch.waiting_written:
+            if batch.sync and (batch.waiting_written or self.policy == "written"):
                 self._tell(self._written, batch)
             if batch.sync:
                 self.log.sync()
@@ -216,6 +219,11 @@ class Committer:
     # -- the loop
 
     def _written(self, batch: Batch) -> None:
+        """A batch is written and is being synced; where the policy has no more, it is seen now."""
+        if self.stopped:
+            return
+        if self.policy != "durable":
+            self._publish(batch)
         waiting, batch.waiting_written = batch.waiting_written, []
         for settle in waiting:
             settle(None)
@@ -243,15 +251,24 @@ class Committer:
             self.flights = self.flights[1:]
         if batch.snapshot is not None:
             self._let_go()
-        self.pending -= len(batch.changes)
-        self.unsynced = not batch.sync and (self.unsynced or bool(batch.changes))
-        self.owner.published(batch)
+        self._publish(batch)
+        if batch.sync:
+            self.unsynced = False
+            self.owner.synced(batch.snapshot is not None)
         for connection, data in batch.answers:
             connection.settled(data)
         for settle in [*batch.waiting_written, *batch.waiting]:
             settle(None)
         if self.unsynced and self.timer is None:
             self.timer = self.loop.call_later(self.interval, self._flush_late)
+
+    def _publish(self, batch: Batch) -> None:
+        with self.lock:
+            changes, batch.changes = batch.changes, []
+        if changes:
+            self.pending -= len(changes)
+            self.unsynced = True
+            self.owner.published(changes)
 
     def _flush_late(self) -> None:
         """The interval is over: write what waits, sync what is written."""

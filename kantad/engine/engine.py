@@ -85,7 +85,7 @@ class Engine:
         clock: Callable[[], int] = now_micros,
     ) -> None:
         self.log, self.clock, self.max_depth, self.policy = log, clock, max_depth, ack
-        self.root, self.rev, self.chain, self.micros = found.state, found.rev, found.chain, found.micros
+        self.root, self.rev, self.chain, self.micros = found.state, found.rev, found.chain, found.micros or clock()
         self.v, self.m = found.v, found.m
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
@@ -95,7 +95,8 @@ class Engine:
         self.written = self.visible  # what the operating system has
         self.snapshot_rev = found.start_rev
         self.log_at_snapshot = found.start
-        self.state_bytes = found.start  # until a snapshot measured it: at most what stands before the replay
+        self.state_bytes = found.snapshot
+        self.last_snapshot = (self.visible, found.snapshot)
         self.warnings = found.warnings
         self.trouble: str | None = None  # why writes fail at the moment
         self.stopping = False
@@ -103,6 +104,7 @@ class Engine:
         with log.buffer() as buffer:
             for old in history.keyed(buffer, log.size, log.framing, log.codec, found):
                 self.window.add(old.key, Seen(old.q, old.rev, old.chain, old.micros, True))
+        self.window.trim()
         self.watchers: set[asyncio.Future[None]] = set()
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         self.committer = Committer(log, ack, flush_interval, self)
@@ -215,8 +217,8 @@ class Engine:
         )
         undo = Undo(self.orders)
         apply(self.root, diff, undo)
+        before = (self.micros, self.m)
         self.rev, self.chain, self.micros = rev, chain, micros
-        before = self.m
         if m is not None:
             self.m = m
         return self.committer.add(Applied(rev, chain, payload, diff, undo, before))
@@ -274,21 +276,22 @@ class Engine:
 
     # -- what the committer calls
 
-    def published(self, batch: Batch) -> None:
-        """A batch is on disk: readers may see it."""
+    def published(self, changes: list[Applied]) -> None:
+        """These are on disk, as the policy has it: readers may see them."""
         self.trouble = None
-        if not batch.changes:
-            if batch.sync:
-                self.durable_rev = self.written.rev
-            return
-        last = batch.changes[-1]
-        self.written = Visible(last.rev, last.chain)
-        if batch.sync:
-            self.durable_rev = last.rev
-        self.past.add(batch.changes)
+        self.written = Visible(changes[-1].rev, changes[-1].chain)
+        self.past.add(changes)
+        self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
             self._wake()
+
+    def synced(self, snapshot: bool) -> None:
+        """All that was published is durable, and so is the snapshot."""
+        self.durable_rev = self.written.rev
+        if snapshot:
+            self.trouble = None
+            self.last_snapshot = (self.written, self.state_bytes)
 
     def _wake(self) -> None:
         for future in self.watchers:
@@ -300,7 +303,8 @@ class Engine:
         """The disk has no room: take back what was not written."""
         roll_back(changes)
         if changes:
-            self.rev, self.chain, self.m = self.written.rev, self.written.chain, changes[0].m_before
+            self.rev, self.chain = self.written.rev, self.written.chain
+            self.micros, self.m = changes[0].before
             self.visible = self.written
             self.window.forget_after(self.rev)
         if self.trouble is None:
@@ -324,9 +328,10 @@ class Engine:
     def make_snapshot(self) -> bytes:
         """A snapshot payload of what is written; nothing is in flight."""
         rev, chain = self.written.rev, self.written.chain
-        micros = max(self.clock(), self.micros)
-        with hidden(self.root, self.committer.unsettled()):
-            payload = self.log.codec.snapshot(micros, self.root, rev, chain, v=self.v, m=self.m)
+        pending = self.committer.unsettled()
+        micros, m = pending[0].before if pending else (self.micros, self.m)
+        with hidden(self.root, pending):
+            payload = self.log.codec.snapshot(micros, self.root, rev, chain, v=self.v, m=m)
         self.state_bytes = len(payload)
         self.log_at_snapshot = self.log.size + len(payload)
         self.snapshot_rev = rev
@@ -342,7 +347,7 @@ class Engine:
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
         await self._write_snapshot()
-        return self.visible, self.state_bytes
+        return self.last_snapshot
 
     async def _write_snapshot(self) -> None:
         future, settle = settling()

@@ -19,10 +19,13 @@ Settle = Callable[[Exception | None], None]
 class Applied:
     """One applied change: its patch (to do it again) and its undo list, until it is settled."""
 
-    __slots__ = ("chain", "diff", "m_before", "payload", "rev", "undo")
+    __slots__ = ("before", "chain", "diff", "payload", "rev", "undo")
 
-    def __init__(self, rev: int, chain: bytes, payload: bytes, diff: Any, undo: Undo, m_before: int | None) -> None:
-        self.rev, self.chain, self.payload, self.m_before = rev, chain, payload, m_before
+    def __init__(
+        self, rev: int, chain: bytes, payload: bytes, diff: Any, undo: Undo, before: tuple[int, int | None]
+    ) -> None:
+        self.rev, self.chain, self.payload = rev, chain, payload
+        self.before = before  # the time and the modification time of the change before it
         self.diff: Any = diff
         self.undo: Undo | None = undo
 

@@ -42,7 +42,7 @@ class Window:
         return seen
 
     def add(self, key: str, seen: Seen) -> None:
-        """Remember a request and drop what left the window."""
+        """Remember a request; what leaves the window is dropped by `trim`, when this one can't be taken back."""
         if not seen.changed:
             self.unchanged[key] = seen
             if len(self.unchanged) > KEPT:
@@ -50,9 +50,15 @@ class Window:
             return
         self.unchanged.pop(key, None)
         self.changes[key] = seen
+
+    def trim(self) -> None:
+        """Drop the changes that left the window."""
+        if len(self.changes) <= KEPT:
+            return
+        day_ago = self.changes[next(reversed(self.changes))].micros - DAY
         while len(self.changes) > KEPT:
             oldest = next(iter(self.changes))
-            if len(self.changes) <= MOST and self.changes[oldest].micros > seen.micros - DAY:
+            if len(self.changes) <= MOST and self.changes[oldest].micros >= day_ago:
                 break
             del self.changes[oldest]
 
