@@ -48,6 +48,7 @@ class Recovered:
     start: int = 0  # where the replay began: behind the last snapshot
     start_rev: int = 0
     start_chain: bytes = CHAIN_START
+    snapshot: int = 0  # bytes of that snapshot's record
     end: int = 0  # where the whole records end
     newline: bool = False  # the last record lacks its newline
     torn: int = 0  # bytes behind `end` that were never acknowledged
@@ -203,6 +204,7 @@ class Recovery:
         return None
 
     def _begin(self, snapshot: Snapshot, frame: Frame, first: bool) -> None:
+        self.found.snapshot = frame.end - frame.start
         if snapshot.s is not None and snapshot.h is not None:
             rev, chain = snapshot.r, bytes.fromhex(snapshot.h)
         elif first:

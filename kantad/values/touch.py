@@ -20,7 +20,7 @@ def touched(patch: Any, path: Path = ()) -> Iterator[Path]:
         if key != "$delete":
             yield from touched(sub, (*path, str(unescape(key))))
             continue
-        for name in sub:
+        for name in sub if type(sub) is list else [sub]:  # a request's patch is not checked yet
             if type(name) is int:
                 yield path
                 return

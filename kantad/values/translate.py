@@ -156,11 +156,12 @@ def json_patch(old: Any, operations: Any, room: int, foreign: bool = False) -> A
 def operation_paths(operations: Any, path: Path) -> list[Path]:
     """The paths that a JSON Patch rooted at `path` touches (those it only tests or copies from excluded)."""
     found = []
-    for operation in operations:
-        if operation["op"] != "test":
-            found.append(path + parse(operation["path"]))
-        if operation["op"] == "move":
-            found.append(path + parse(operation["from"]))
+    for operation in operations if type(operations) is list else ():
+        if type(operation) is not dict:
+            continue  # not checked yet, and refused when it is
+        for name in ("path", "from") if operation.get("op") == "move" else ("path",):
+            if operation.get("op") != "test" and type(operation.get(name)) is str:
+                found.append(path + parse(operation[name]))
     # An operation on an array element moves the others: the array as a whole is touched.
     return [p[:-1] if p and (p[-1] == "-" or p[-1].isdigit()) else p for p in found]
 
