@@ -1,6 +1,7 @@
 """Recovery: what is kept, what is torn, what is refused; every truncation, every flip."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -122,14 +123,20 @@ def hit(log: Maker, offset: int) -> int:
     return next(i for i, point in enumerate(log.points) if offset < point.end)
 
 
+def outcome(log: Maker, data: bytes) -> Recovered | Damaged:
+    try:
+        return read(log, data)
+    except Damaged as error:
+        return error
+
+
 def check_outcome(log: Maker, data: bytes, offset: int) -> None:
     """The allowed outcomes of damage at one offset; see the format's step 4 of opening."""
     number = hit(log, offset)
-    try:
-        found = read(log, data)
-    except Damaged as error:
+    found = outcome(log, data)
+    if isinstance(found, Damaged):
         successor = log.points[min(number + 1, len(log.points) - 1)]
-        assert error.offset < successor.end, (offset, str(error))
+        assert found.offset < successor.end, (offset, str(found))
         return
     if same(found.state, log.state) and found.rev == log.rev:
         return
@@ -187,21 +194,15 @@ def test_every_flip_where_another_program_wrote_behind(empty: Maker) -> None:
 
 def records_of(log: Maker) -> list[bytes]:
     ends = [log.framing.header if log.format == "msgpack" else 0, *(p.end for p in log.points)]
-    return [bytes(log.data[a:b]) for a, b in zip(ends, ends[1:], strict=False) if b > a]
+    return [bytes(log.data[a:b]) for a, b in pairwise(ends) if b > a]
 
 
 def assert_prefix_or_damaged(log: Maker, data: bytes, least: int) -> None:
-    try:
-        found = read(log, data)
-    except Damaged:
+    found = outcome(log, data)
+    if isinstance(found, Damaged):
         return
     assert any(found.rev == p.rev and same(found.state, p.state) for p in log.points if p.rev >= least), found
     assert found.end + found.torn == len(data)
-
-
-def revisions(log: Maker, count: int) -> int:
-    """The revision at the end of the first `count` records."""
-    return log.points[count if log.format == "json" else count - 1].rev if count else 0
 
 
 def test_deleted_doubled_and_swapped_records_are_refused(log: Maker) -> None:
