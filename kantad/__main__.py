@@ -135,7 +135,7 @@ async def _serve(config: Config) -> int:
         await asyncio.sleep(0)  # the answers that say so are written before this
         await server.stop()
         return BROKEN
-    engine.stopping = True
+    engine.retire()
     await server.stop()
     await engine.stop()
     return BROKEN if engine.broken.done() else OK

@@ -126,7 +126,7 @@ class Engine:
     async def wait_differs(self, path: Path, tag: str, seconds: float) -> None:
         """Return when the visible value's etag is not this one (`""` for no value), or when the time is up."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while self.read(path, lambda value: "" if value is MISSING else etag(value)) == tag:
+        while not self.stopping and self.read(path, lambda value: "" if value is MISSING else etag(value)) == tag:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await self.wait_published(left):
                 return
@@ -356,9 +356,14 @@ class Engine:
 
     # -- the end
 
+    def retire(self) -> None:
+        """Refuse further writes, and let those who wait for a change go."""
+        self.stopping = True
+        self._wake()
+
     async def stop(self) -> None:
         """Refuse further writes, make everything durable, and write a snapshot if the next start is worth it."""
-        self.stopping = True
+        self.retire()
         if self.committer.stopped:
             await self.committer.stop()
             self.log.close()

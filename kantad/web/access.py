@@ -26,22 +26,25 @@ class Access:
     origins: frozenset[str] = field(default_factory=frozenset)
 
     def admit(self, request: web.BaseRequest) -> str | None:
-        """Raise the `Problem` of a request that must not be routed; returns an allowed foreign origin, if any."""
+        """Raise the `Problem` of a request that may not ask; returns an allowed foreign origin, if any."""
+        return self._check_origin(request, self._check_host(request))
+
+    def check_form(self, request: web.BaseRequest) -> None:
+        """Raise the `Problem` of a request that cannot be routed as it is."""
         if request.version not in (HttpVersion11, HttpVersion10):
             raise Problem("invalid_parameter", "HTTP/1.1 is spoken here")
         target = request.raw_path
-        if not target.startswith("/"):
-            raise Problem("invalid_path", "the request target begins with '/'")
+        if not target.startswith("/") or "#" in target:
+            raise Problem("invalid_path", "the request target begins with '/' and has no fragment")
         if len(target) > MAX_TARGET:
             raise Problem("uri_too_long", f"a request target has at most {MAX_TARGET} bytes")
         size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
         if size > MAX_HEAD:
             raise Problem("headers_too_large", f"a header block has at most {MAX_HEAD} bytes")
-        host = self._check_host(request)
-        origin = self._check_origin(request, host)
-        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+            raise Problem("unsupported_media_type", "chunked is the only transfer coding")
+        if "Content-Encoding" in request.headers:
             raise Problem("unsupported_media_type", "content codings are not supported on requests")
-        return origin
 
     def _check_host(self, request: web.BaseRequest) -> str:
         hosts = request.headers.getall("Host", [])

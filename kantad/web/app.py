@@ -69,6 +69,7 @@ class App:
     access: Access
     limits: Limits
     connections: Callable[[], int] = lambda: 0
+    fast_answers: Callable[[], int] = lambda: 0
     faults: list[float] = field(default_factory=list)
 
     async def handle(self, request: web.BaseRequest) -> Answer:
@@ -76,7 +77,10 @@ class App:
         origin: str | None = None
         connection = request.protocol if isinstance(request.protocol, Connection) else None
         try:
+            if connection is not None:
+                await connection.drained()
             origin = self.access.admit(request)
+            self.access.check_form(request)
             if connection is not None:
                 connection.admitted()
             if origin is not None and request.method == "OPTIONS":
@@ -84,8 +88,10 @@ class App:
             else:
                 reply = await self.dispatch(request)
         except Problem as problem:
-            close = problem.status in (408, 413, 421) or not self._body_read(request)
+            close = problem.status in (408, 413, 421, 431) or not self._body_read(request)
             reply = problem_reply(problem, close=close)
+        except ConnectionError:
+            reply = Reply(400, b"", b"", True)  # for nobody: the client is gone
         except Exception:
             self._fault(request)
             reply = Reply(500, b"Content-Type: text/plain\r\n", b"a fault of the server; it is in its log\n", True)
@@ -132,7 +138,7 @@ class App:
             case "readyz":
                 return operating.readyz(engine)
             case "metrics":
-                return operating.metrics(engine, self.connections())
+                return operating.metrics(engine, self.connections(), self.fast_answers())
             case "openapi":
                 return json_reply(document())
             case _:

@@ -6,6 +6,7 @@ msgspec raises four kinds of error and accepts 5,000 levels of nesting; everythi
 
 import asyncio
 import re
+from math import isinf
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,17 +17,26 @@ from kantad.values.errors import Problem
 
 T = TypeVar("T")
 
-WINDOW: Final = 30.0  # seconds in which a body must make progress
-PROGRESS: Final = 1024  # bytes of it
+PROGRESS: Final = 1024  # bytes that count as progress
 
 MSGPACK_TYPES: Final = ("application/msgpack", "application/vnd.msgpack", "application/x-msgpack")
 
 _decode_msgpack = msgspec.msgpack.Decoder().decode
 _BYTE = re.compile(r"byte (\d+)")
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|-?[0-9][0-9.eE+-]*', re.DOTALL)
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
+class Limits(msgspec.Struct, frozen=True):
+    """The limits of requests: bytes, container levels, seconds in which a body must make progress."""
+
+    max_body: int = 16 << 20
+    max_depth: int = 128
+    body_seconds: float = 30.0
+
+
+async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
     """The whole body; raises `Problem` `too_large` or `too_slow`."""
+    limit, window = limits.max_body, limits.body_seconds
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
@@ -34,12 +44,12 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     loop = asyncio.get_running_loop()
     chunks: list[bytes] = []
     size = arrived = 0
-    until = loop.time() + WINDOW
+    until = loop.time() + window
     while True:
         try:
             chunk = await asyncio.wait_for(request.content.readany(), until - loop.time())
         except TimeoutError:
-            raise Problem("too_slow", f"a body makes progress within {WINDOW:.0f} s") from None
+            raise Problem("too_slow", f"a body makes progress within {window:.0f} s") from None
         except web.RequestPayloadError as error:
             raise Problem("invalid_json", f"the body's transfer coding is malformed: {error}") from None
         if not chunk:
@@ -50,7 +60,7 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         if size > limit:
             raise _too_large(limit)
         if arrived >= PROGRESS:
-            arrived, until = 0, loop.time() + WINDOW
+            arrived, until = 0, loop.time() + window
 
 
 def _too_large(limit: int) -> Problem:
@@ -76,19 +86,42 @@ def decoded(decoder: Any, body: bytes) -> Any:
     """What a msgspec decoder makes of the body; its errors as `Problem`."""
     try:
         return decoder(body)
-    except UnicodeDecodeError as error:
-        raise Problem(
-            "invalid_json", f"the body is not valid UTF-8 at byte {error.start}", offset=error.start
-        ) from None
+    except UnicodeDecodeError as error:  # tells the place within the string
+        place = max(body.find(error.object), 0) + error.start
+        raise Problem("invalid_json", f"the body is not valid UTF-8 at byte {place}", offset=place) from None
     except RecursionError:
-        raise Problem("too_deep", "the body is nested too deeply") from None
+        raise Problem("too_deep", "the body is nested too deeply (--max-depth)", offset=_too_deep_at(body)) from None
     except msgspec.ValidationError as error:
-        code = "invalid_value" if "out of range" in str(error) else "invalid_parameter"
-        raise Problem(code, str(error)) from None
+        if "out of range" in str(error):
+            raise Problem("invalid_value", f"{error}: a number is finite", offset=_out_of_range_at(body)) from None
+        raise Problem("invalid_parameter", str(error)) from None
     except msgspec.DecodeError as error:
-        place = _BYTE.search(str(error))
-        offset = int(place.group(1)) if place else len(body)
+        found = _BYTE.search(str(error))
+        offset = int(found.group(1)) if found else len(body)
         raise Problem("invalid_json", str(error), offset=offset) from None
+
+
+def _out_of_range_at(body: bytes) -> int:
+    """Where the first number of a JSON text stands that no stored number can hold."""
+    for token in _TOKENS.finditer(body):
+        if token.group()[:1] not in b'"[{]}':
+            try:
+                if isinf(float(token.group())):
+                    return token.start()
+            except ValueError:
+                continue
+    return 0
+
+
+def _too_deep_at(body: bytes, levels: int = 1000) -> int:
+    """Where a JSON text is nested deeper than so many levels."""
+    depth = 0
+    for token in _TOKENS.finditer(body):
+        kind = token.group()
+        depth += 1 if kind in (b"[", b"{") else -1 if kind in (b"]", b"}") else 0
+        if depth > levels:
+            return token.start()
+    return min(levels, len(body))
 
 
 def check_depth(value: Any, max_depth: int) -> None:

@@ -13,7 +13,7 @@ requests are answered: with a problem body and one short log line.
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -27,21 +27,44 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("kantad.http")
 
-HEAD_SECONDS: Final = 10.0  # to send a request's headers, from its first byte (or from connecting)
-IDLE_SECONDS: Final = 75.0  # between two requests
 HELD_MOST: Final = 64 << 10  # pipelined bytes that wait for an answer before reading is paused
+
+
+class Patience(NamedTuple):
+    """How many seconds a client may take."""
+
+    head: float = 10.0  # to send a request's headers, from its first byte (or from connecting)
+    idle: float = 75.0  # between two requests, and to take the next bytes of an answer
+    tick: float = 1.0  # how often this is looked at
 
 
 class Connection(RequestHandler):
     """See the module. `since` is when what the client is in the middle of began, on the loop's clock."""
 
-    __slots__ = ("active", "allowed", "block", "closing", "fast", "held", "missing", "since", "waiting")
+    __slots__ = (
+        "active",
+        "allowed",
+        "block",
+        "closing",
+        "fast",
+        "handed",
+        "held",
+        "missing",
+        "more",
+        "patience",
+        "since",
+        "unsent",
+        "waiting",
+    )
 
-    def __init__(self, manager: web.Server, fast: "Fast | None", **kwargs: Any) -> None:
+    def __init__(self, manager: web.Server, fast: "Fast | None", patience: Patience, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
-        self.fast = fast
+        self.fast, self.patience = fast, patience
         self.since = 0.0
-        self.allowed = HEAD_SECONDS  # 0: no limit, a request is being handled
+        self.allowed = patience.head  # 0: no limit, a request is being handled
+        self.handed = False  # aiohttp has a request (or part of one) that is not answered
+        self.more = False  # bytes arrived behind the request that is being handled
+        self.unsent = 0  # bytes of answers that the client had not taken at the last sweep
         self.missing: int | None = 0  # bytes of the handed request still to come; None: not known
         self.block = b""  # the header block of the one request that was handed over whole
         self.waiting = False  # a fast request waits for its acknowledgement
@@ -60,17 +83,21 @@ class Connection(RequestHandler):
         """Answer a plain request, or hand the bytes to aiohttp."""
         if self.waiting:
             self.hold(data)
-        elif self.missing == 0 and self.allowed:
+        elif self.missing == 0 and not self.handed and not self.closing:
             if self.fast is None or not self.fast.answer(self, data):
                 self._hand_over(data)
         else:
             if self.missing is not None:
                 self.missing = self.missing - len(data) if self.missing >= len(data) else None
+            if self.handed:
+                self.more = True
+            else:
+                self._began()
             super().data_received(data)
 
     def _hand_over(self, data: bytes) -> None:
         """Give aiohttp what arrived at a message boundary, noting whether it is one whole request."""
-        self.allowed, self.since = HEAD_SECONDS, self._loop.time()
+        self._began()
         self.block = b""
         self.missing = None
         end = data.find(b"\r\n\r\n")
@@ -82,6 +109,11 @@ class Connection(RequestHandler):
                 self.block = block
         super().data_received(data)
 
+    def _began(self) -> None:
+        """The first bytes of a request are here."""
+        self.handed, self.more = True, False
+        self.allowed, self.since = self.patience.head, self._loop.time()
+
     def hold(self, data: bytes) -> None:
         """Keep what was sent behind a request that is not answered yet."""
         self.held += data
@@ -92,13 +124,15 @@ class Connection(RequestHandler):
 
     def admitted(self) -> None:
         """A request's headers are read and it may be routed; its body has limits of its own."""
-        self.allowed = 0.0
+        self.allowed, self.handed, self.more = 0.0, True, False
         if self.fast is not None and self.block:
             self.fast.learn(self.block)
 
     def answered(self, keep_alive: bool) -> None:
-        """An answer was written; a request may follow."""
-        self.allowed, self.since = IDLE_SECONDS, self._loop.time()
+        """An answer was written; a request may follow, or be there in part already."""
+        self.handed = self.more and self.missing is None
+        self.allowed = self.patience.head if self.handed else self.patience.idle
+        self.since = self._loop.time()
         self.block = b""
         self.closing = self.closing or not keep_alive
 
@@ -115,7 +149,8 @@ class Connection(RequestHandler):
         if self.held:
             held, self.held = self.held, b""
             if self.transport is not None:
-                self.transport.resume_reading()
+                if not self.writing_paused:
+                    self.transport.resume_reading()
                 self.data_received(held)
 
     def refused(self, problem: Problem) -> None:
@@ -123,15 +158,43 @@ class Connection(RequestHandler):
         reply = problem_reply(problem)
         self.settled(render(reply.status, reply.headers, reply.body))
 
+    # -- a client that does not read
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: take no further requests."""
+        super().pause_writing()
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It took them."""
+        super().resume_writing()
+        if self.transport is not None and len(self.held) <= HELD_MOST:
+            self.transport.resume_reading()
+
+    async def drained(self) -> None:
+        """Return when the client took enough of its earlier answers; raises ConnectionError if it is gone."""
+        await self._drain_helper()
+
     # -- what is overdue or malformed
 
     def sweep(self, now: float) -> None:
         """Close the connection if its client is overdue."""
-        if self.active:
-            self.active, self.since, self.allowed = False, now, IDLE_SECONDS
-        if self.allowed and not self.waiting and now - self.since > self.allowed and self.transport is not None:
-            if self.allowed == HEAD_SECONDS and self.missing != 0:
-                reply = problem_reply(Problem("too_slow", f"a header arrives within {HEAD_SECONDS:.0f} s"))
+        transport = self.transport
+        if transport is None:
+            return
+        unsent = transport.get_write_buffer_size()
+        if self.active or unsent < self.unsent:
+            self.active, self.since = False, now
+            self.allowed = self.allowed and self.patience.idle
+        self.unsent = unsent
+        if unsent and now - self.since > self.patience.idle:
+            self.force_close()
+            transport.abort()
+        elif self.allowed and not self.waiting and now - self.since > self.allowed:
+            if self.handed:
+                seconds = self.patience.head
+                reply = problem_reply(Problem("too_slow", f"a header arrives within {seconds:.0f} s"))
                 self.write(render(reply.status, reply.headers, reply.body, close=True))
             self.force_close()
 
@@ -144,9 +207,13 @@ class Connection(RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what aiohttp's parser refused; one short log line, no traceback."""
         if isinstance(exc, LineTooLong):
-            target = "request line" in str(exc).lower() or "status line" in str(exc).lower()
+            target = self.max_line_size in exc.args
             code = "uri_too_long" if target else "headers_too_large"
-            problem = Problem(code, "the request line or a header is too long")
+            problem = Problem(code, f"the {'request target' if target else 'header block'} is too long")
+        elif "Too many headers" in str(exc):
+            problem = Problem("headers_too_large", f"a request has at most {self.max_headers} headers")
+        elif "url path" in str(exc):
+            problem = Problem("invalid_path", "a request target is printable ASCII, the rest percent-encoded")
         elif "Invalid method" in str(exc):
             allow = "GET, HEAD, PUT, PATCH, DELETE, POST"
             problem = Problem("method_not_allowed", "there is no such method", allow=allow)

@@ -46,6 +46,7 @@ class Fast:
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits = engine, limits
         self.blocks: dict[bytes, int] = {}
+        self.answers = 0
 
     def learn(self, block: bytes) -> None:
         """Remember the header block of a request that was admitted, if it is plain."""
@@ -75,6 +76,7 @@ class Fast:
         method, rest = found.groups()
         if (length == 0) is not (method == b"GET"):
             return False
+        self.answers += 1
         try:
             path = bounded(tuple(rest[1:].decode().split("/"))) if rest else ()
             if method == b"GET":
@@ -110,5 +112,6 @@ class Fast:
 
 def _settle(connection: Connection, reply: Reply, error: Exception | None) -> None:
     if error is not None:
-        reply = problem_reply(error) if isinstance(error, Problem) else reply
+        unknown = Problem("unavailable", "whether the change was stored is not known")
+        reply = problem_reply(error if isinstance(error, Problem) else unknown)
     connection.settled(render(reply.status, reply.headers, reply.body))

@@ -63,7 +63,7 @@ async def snapshot(engine: Engine) -> Reply:
     return json_reply({"rev": visible.rev, "cursor": visible.cursor, "bytes": size})
 
 
-def metrics(engine: Engine, connections: int) -> Reply:
+def metrics(engine: Engine, connections: int, fast_answers: int) -> Reply:
     """`GET /metrics`: Prometheus text."""
     figures = [
         ("kantad_revision", "gauge", "The visible revision.", engine.visible.rev),
@@ -73,6 +73,7 @@ def metrics(engine: Engine, connections: int) -> Reply:
         ("kantad_changes_pending", "gauge", "Changes that are not yet on disk.", len(engine.committer.unsettled())),
         ("kantad_idempotency_keys", "gauge", "Keys in the idempotency window.", len(engine.window.changes)),
         ("kantad_connections", "gauge", "Open connections.", connections),
+        ("kantad_fast_answers_total", "counter", "Requests answered by the fast path.", fast_answers),
         ("kantad_writable", "gauge", "1 where the last write had room.", int(engine.trouble is None)),
     ]
     text = "".join(

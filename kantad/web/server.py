@@ -1,8 +1,12 @@
 """The listening server: sockets, connections, the sweep of overdue clients, shutting down."""
 
 import asyncio
+import contextlib
+import errno
 import os
+import socket
 import ssl
+import stat
 from typing import Any, Final
 
 from aiohttp import web
@@ -10,11 +14,13 @@ from aiohttp import web
 from kantad.values.errors import Problem
 from kantad.web.answer import problem_reply, render
 from kantad.web.app import App
-from kantad.web.connection import Connection, log_refusal
+from kantad.web.connection import Connection, Patience, log_refusal
 from kantad.web.fast import Fast
 
 MOST_CONNECTIONS: Final = 10_000
-SHUTDOWN_SECONDS: Final = 3.0
+SETTLING_SECONDS: Final = 3.0  # at a shutdown, for the disk, before who waits for it is left without an answer
+HANDLING_SECONDS: Final = 0.5  # for requests that are still arriving; aiohttp takes it twice
+TURNED_AWAY: Final = 1000  # connections beyond the most that are told so; the others are just closed
 BACKLOG: Final = 4096
 FOREVER: Final = 10.0**9  # aiohttp's own keep-alive timer is never to fire: the sweep closes
 
@@ -22,7 +28,7 @@ FOREVER: Final = 10.0**9  # aiohttp's own keep-alive timer is never to fire: the
 class _Server(web.Server):
     """aiohttp's low-level server, making our connections."""
 
-    def __init__(self, app: App, fast: Fast | None, most: int) -> None:
+    def __init__(self, app: App, fast: Fast | None, most: int, patience: Patience) -> None:
         super().__init__(
             app.handle,
             access_log=None,
@@ -32,47 +38,73 @@ class _Server(web.Server):
             auto_decompress=False,
             lingering_time=1.0,
         )
-        self.fast, self.most = fast, most
+        self.fast, self.most, self.patience = fast, most, patience
 
     def __call__(self) -> Connection:
-        return Connection(self, self.fast, loop=self._loop, **self._kwargs)
+        return Connection(self, self.fast, self.patience, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self.connections) > self.most:
+        if len(self._connections) > self.most:
             reply = problem_reply(Problem("unavailable", "too many connections", retry_after=1))
             transport.write(render(reply.status, reply.headers, reply.body, close=True))
             log_refusal(transport.get_extra_info("peername"), "too many connections")
+            self._turn_away(handler, transport)
+
+    def _turn_away(self, handler: Any, transport: asyncio.Transport) -> None:
+        """Close, but not at once: closing with the request unread resets the connection, and the answer with it."""
+        if len(self._connections) > self.most + TURNED_AWAY or not transport.can_write_eof():
             handler.force_close()
+            return
+        transport.write_eof()
+        handler.close()
+        asyncio.get_running_loop().call_later(self.patience.tick, handler.force_close)
 
 
 class Server:
     """One running server."""
 
-    def __init__(self, app: App, *, fast_path: bool = True, most_connections: int = MOST_CONNECTIONS) -> None:
-        self.app = app
-        self.aiohttp = _Server(app, Fast(app.engine, app.limits) if fast_path else None, most_connections)
+    def __init__(
+        self,
+        app: App,
+        *,
+        fast_path: bool = True,
+        most_connections: int = MOST_CONNECTIONS,
+        patience: Patience = Patience(),  # noqa: B008
+    ) -> None:
+        self.app, self.patience = app, patience
+        self.fast = Fast(app.engine, app.limits) if fast_path else None
+        self.aiohttp = _Server(app, self.fast, most_connections, patience)
         app.connections = lambda: len(self.aiohttp.connections)
+        app.fast_answers = lambda: 0 if self.fast is None else self.fast.answers
         self.listening: list[asyncio.Server] = []
         self.sweeper: asyncio.Task[None] | None = None
-        self.unix: str | None = None
+        self.unix: tuple[str, int, int] | None = None  # path, device, inode
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen on an address; returns the port. Raises OSError."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self.aiohttp, host, port, ssl=tls, backlog=BACKLOG)
+        handshake = None if tls is None else self.patience.head
+        server = await loop.create_server(
+            self.aiohttp, host, port, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
+        )
         self._began(server)
         return int(server.sockets[0].getsockname()[1])
 
     async def listen_unix(self, path: str) -> None:
-        """Listen on a Unix socket that only its owner may use; one that nobody listens on is replaced."""
+        """Listen on a Unix socket that only its owner may use; one that nobody listens on is replaced.
+
+        Raises OSError, also where somebody listens on it or the path is another kind of file.
+        """
         loop = asyncio.get_running_loop()
+        _remove_stale(path)
         mask = os.umask(0o177)
         try:
             server = await loop.create_unix_server(self.aiohttp, path, backlog=BACKLOG)
         finally:
             os.umask(mask)
-        self.unix = path
+        status = os.stat(path)
+        self.unix = (path, status.st_dev, status.st_ino)
         self._began(server)
 
     def _began(self, server: asyncio.Server) -> None:
@@ -83,7 +115,7 @@ class Server:
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(self.patience.tick)
             now = loop.time()
             for connection in list(self.aiohttp.connections):
                 if isinstance(connection, Connection):
@@ -93,6 +125,37 @@ class Server:
         """Accept nothing more, let what is being handled finish, close."""
         for server in self.listening:
             server.close()
+        self._remove_own()
+        engine = self.app.engine
+        with contextlib.suppress(Problem, TimeoutError):  # the fast path's requests are no tasks to wait for
+            if not engine.broken.done():
+                await asyncio.wait_for(engine.settled("durable", engine.rev), SETTLING_SECONDS)
+        await self.aiohttp.shutdown(HANDLING_SECONDS)
         if self.sweeper is not None:
             self.sweeper.cancel()
-        await self.aiohttp.shutdown(SHUTDOWN_SECONDS)
+
+    def _remove_own(self) -> None:
+        """Remove the Unix socket, if it is still ours."""
+        if self.unix is not None:
+            path, *identity = self.unix
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                if identity == [status.st_dev, status.st_ino]:
+                    os.unlink(path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a Unix socket that nobody listens on; raises OSError where somebody does, or where it is no socket."""
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise FileExistsError(errno.EEXIST, "there is a file that is no socket", path)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)

@@ -16,7 +16,7 @@ from kantad.values.errors import Problem
 from kantad.values.pointer import Path, format_url, parse
 from kantad.values.record import cursor, parse_cursor, time_text
 from kantad.web.answer import COMMON, JSON, STATUS_LINES, Reply, date_line, encoded
-from kantad.web.body import accepts_msgpack, decode, decoded, is_msgpack, read_body
+from kantad.web.body import Limits, accepts_msgpack, decode, decoded, is_msgpack, read_body
 from kantad.web.parameters import acknowledgement, idempotency_key, label, moment, parse_query
 from kantad.web.reading import entity_tags
 
@@ -24,13 +24,6 @@ _PATCHES: dict[str, Literal["merge", "json-patch"]] = {
     "application/merge-patch+json": "merge",
     "application/json-patch+json": "json-patch",
 }
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """The limits of requests, from the flags: bytes and container levels."""
-
-    max_body: int = 16 << 20
-    max_depth: int = 128
 
 
 class ConditionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -156,7 +149,7 @@ async def write_value(engine: Engine, request: web.BaseRequest, path: Path, quer
     if proposal.base is not None:
         parse_cursor(proposal.base, "base")
     kind = request.headers.get("Content-Type", "")
-    body = await read_body(request, limits.max_body)
+    body = await read_body(request, limits)
     if method == "DELETE":
         proposal.edit = "delete"
     else:
@@ -200,7 +193,7 @@ async def transaction(engine: Engine, request: web.BaseRequest, query: str, limi
     parse_query(query, ())
     header_key = idempotency_key(request.headers.get("Idempotency-Key"))
     msgpack = is_msgpack(request.headers.get("Content-Type", ""))
-    body = await read_body(request, limits.max_body)
+    body = await read_body(request, limits)
     decode(body, msgpack, limits.max_depth)
     asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body)
     if header_key is not None and asked.id is not None and header_key != asked.id:
