@@ -14,6 +14,7 @@ it is synced only where somebody waits for that, and else within the interval.
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -118,7 +119,10 @@ class Committer:
                 batch.sync = batch.sync or level == "durable"
                 self.due = True
                 self._nudge()
-            (batch.waiting if level == "durable" else batch.waiting_written).append(settle)
+            if level == "durable":
+                batch.waiting.append((rev, settle))
+            else:
+                batch.waiting_written.append(settle)
 
     def unsettled(self) -> list[Applied]:
         """The changes in flight and waiting, oldest first."""
@@ -257,7 +261,7 @@ class Committer:
             self.owner.synced(batch.snapshot is not None)
         for connection, data in batch.answers:
             connection.settled(data)
-        for settle in [*batch.waiting_written, *batch.waiting]:
+        for settle in [*batch.waiting_written, *(settle for _, settle in batch.waiting)]:
             settle(None)
         if self.unsynced and self.timer is None:
             self.timer = self.loop.call_later(self.interval, self._flush_late)
@@ -279,7 +283,7 @@ class Committer:
         with self.lock:
             self.open.sync = True
             if settle is not None:
-                self.open.waiting.append(settle)
+                self.open.waiting.append((0, settle))
             self.due = True
             self._nudge()
 
@@ -294,7 +298,7 @@ class Committer:
         self.making = True
         batch = Batch()
         batch.snapshot, batch.sync = self.owner.make_snapshot(), True
-        batch.waiting, self.snapshot_waiting = self.snapshot_waiting, []
+        batch.waiting, self.snapshot_waiting = [(sys.maxsize, settle) for settle in self.snapshot_waiting], []
         with self.lock:
             self.snapshot = batch
             self._nudge()
@@ -316,6 +320,7 @@ class Committer:
             if batch.snapshot is None:
                 lost.append(self.open)
                 self.open, self.open_bytes, self.pending, self.due = Batch(), 0, 0, False
+                self._keep_waiting(lost)
         if batch.snapshot is None:
             self.owner.failed([change for each in lost for change in each.changes], problem)
         else:
@@ -325,11 +330,23 @@ class Committer:
         self._refuse_snapshots(problem)
         self._let_go()
 
+    def _keep_waiting(self, lost: list[Batch]) -> None:
+        """Who waits in a lost batch for a revision that was written before it waits for the next sync; with the lock."""
+        first = next(change.rev for batch in lost for change in batch.changes)
+        for batch in lost:
+            self.open.waiting += [waiting for waiting in batch.waiting if waiting[0] < first]
+            batch.waiting = [waiting for waiting in batch.waiting if waiting[0] >= first]
+        if self.open.waiting:
+            self.open.sync = self.due = True
+            self._nudge()
+
     def _refuse(self, batch: Batch, problem: Problem) -> None:
         """Tell all who wait for a batch that it did not come to be (or that nobody knows)."""
-        for connection, _ in batch.answers:
+        answers, waiting = batch.answers, [*batch.waiting_written, *(settle for _, settle in batch.waiting)]
+        batch.answers, batch.waiting_written, batch.waiting = [], [], []
+        for connection, _ in answers:
             connection.refused(problem)
-        for settle in [*batch.waiting_written, *batch.waiting]:
+        for settle in waiting:
             settle(problem)
 
     def _refuse_snapshots(self, problem: Problem) -> None:
@@ -338,14 +355,14 @@ class Committer:
             settle(problem)
 
     def _break(self, error: Broken) -> None:
-        """The disk failed: say that the outcome is not known, and stop."""
+        """The disk failed: say that the outcome is not known, and stop. What is pending stays hidden."""
         problem = Problem("unavailable", "the disk failed: whether the change was stored is not known")
         with self.lock:
             self.stopped = True
             lost = [*self.flights, self.open]
             if self.snapshot is not None:
                 lost.append(self.snapshot)
-            self.flights, self.open, self.snapshot = (), Batch(), None
+            self.snapshot = None
             self._nudge()
         for each in lost:
             self._refuse(each, problem)

@@ -14,6 +14,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.committer import Committer
@@ -170,10 +171,11 @@ class Engine:
             if proposal.key is not None and not proposal.dry_run:
                 self.window.add(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
             return outcome
+        shown = deepcopy(diff) if proposal.want_diff else diff  # the state shares its values, and goes on changing
         self._commit(micros, proposal.action, diff, proposal.user, proposal.m, proposal.key, q or None)
         if proposal.key is not None:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
-        return Outcome(self.rev, self.chain, micros, True, False, diff, child)
+        return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
     def write(self, path: Path, body: Any, edit: Literal["put", "patch"]) -> Batch | None:
         """The short form of `transact`, for a write with no key, base or condition: its batch, None if nothing changed.

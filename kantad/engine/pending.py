@@ -55,7 +55,7 @@ class Batch:
     def __init__(self) -> None:
         self.changes: list[Applied] = []
         self.answers: list[tuple[Answering, bytes]] = []
-        self.waiting: list[Settle] = []
+        self.waiting: list[tuple[int, Settle]] = []  # who waits for it to be synced, and for which revision
         self.waiting_written: list[Settle] = []
         self.touched: set[Any] = set()
         self.looked_at = 0  # how many of the changes are in `touched`

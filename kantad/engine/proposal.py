@@ -12,7 +12,7 @@ from uuid import UUID
 
 from blake3 import blake3
 
-from kantad.values.content import MISSING, check, encode_json, equal, etag
+from kantad.values.content import MISSING, check, copied, encode_json, equal, etag
 from kantad.values.diff import SAME
 from kantad.values.effect import assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
@@ -185,7 +185,7 @@ def _put(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int) 
 
 def _post(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int, micros: int) -> tuple[Any, str]:
     check(proposal.body, room - 1, proposal.foreign)
-    value = marshal(proposal.body)
+    value = marshal(copied(proposal.body))
     if type(old) is list:
         return rooted([*steps, (old, "-")], value), str(len(old))
     if old is not MISSING and type(old) is not dict:

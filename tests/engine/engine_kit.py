@@ -104,6 +104,8 @@ class LeverDisk:
 
     def truncate(self, fd: int, size: int) -> None:
         self.calls.append("truncate")
+        if self.room is not None:
+            self.room += os.fstat(fd).st_size - size
         self.real.truncate(fd, size)
 
     def fstat(self, fd: int) -> os.stat_result:

@@ -4,7 +4,19 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.engine.engine_kit import Database, condition, delete, eventually, flushed, proposal, put, refusal, seen, when, write
+from tests.engine.engine_kit import (
+    Database,
+    condition,
+    delete,
+    eventually,
+    flushed,
+    proposal,
+    put,
+    refusal,
+    seen,
+    when,
+    write,
+)
 
 from kantad.engine.engine import Engine
 from kantad.values.content import MISSING, etag
@@ -229,6 +241,25 @@ async def test_readers_see_what_the_policy_promises(database: Database, policy: 
     database.disk.release()
     await flushed(engine)
     assert (seen(engine, "/a"), engine.durable_rev) == (1, 1)
+
+
+async def test_the_diff_of_an_answer_is_not_changed_by_later_writes(database: Database) -> None:
+    engine = database.open()
+    outcome = engine.transact(proposal("put", "/a", {"list": [1]}, want_diff=True))
+    put(engine, "/a/list/-", 2)
+    await flushed(engine)
+    assert outcome.diff == {"a": {"list": [1]}}
+    assert engine.root == {"a": {"list": [1, 2]}}
+
+
+async def test_a_copy_is_a_value_of_its_own(database: Database) -> None:
+    engine = database.open()
+    put(engine, "/a", {"list": [1], "o": {"x": 1}})
+    engine.transact(proposal("json-patch", "", [{"op": "copy", "from": "/a", "path": "/b"}]))
+    put(engine, "/a/list/-", 2)
+    put(engine, "/b/o/x", 2)
+    assert engine.root == {"a": {"list": [1, 2], "o": {"x": 1}}, "b": {"list": [1], "o": {"x": 2}}}
+    await flushed(engine)
 
 
 async def test_a_waiting_reader_wakes_when_the_change_is_durable(database: Database) -> None:

@@ -169,9 +169,7 @@ def test_the_window_keeps_a_day_beyond_ten_thousand_up_to_a_hundred_thousand() -
     assert window.find("m9", "q") is None
 
 
-async def test_the_window_is_the_same_after_a_start(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_window_is_the_same_after_a_start(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "KEPT", 20)
     monkeypatch.setattr(requests, "MOST", 60)
     monkeypatch.setattr("kantad.store.history.KEYS_KEPT", 20)
