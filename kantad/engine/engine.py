@@ -10,7 +10,6 @@ under `durable` trails it until the sync; `durable_rev` is what a power cut leav
 
 import asyncio
 import contextlib
-import gc
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from copy import deepcopy
 from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.committer import Committer
+from kantad.engine.memory import Trimmer, loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back
 from kantad.engine.preconditions import check
@@ -93,6 +93,7 @@ class Engine:
         self.durable_rev = found.rev
         self.orders = KeyOrders()
         self.past = Past(log, found)
+        self.trimmer = Trimmer()
         self.written = self.visible  # what the operating system has
         self.snapshot_rev = found.start_rev
         self.log_at_snapshot = found.start
@@ -282,7 +283,7 @@ class Engine:
         """These are on disk, as the policy has it: readers may see them."""
         self.trouble = None
         self.written = Visible(changes[-1].rev, changes[-1].chain)
-        self.past.add(changes)
+        self.trimmer.note(self.past.add(changes))
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
@@ -292,6 +293,7 @@ class Engine:
         """All that was published is durable, and so is the snapshot."""
         self.durable_rev = self.written.rev
         if snapshot:
+            self.trimmer.note(self.state_bytes)
             self.trouble = None
             self.last_snapshot = (self.written, self.state_bytes)
 
@@ -366,15 +368,12 @@ class Engine:
     async def stop(self) -> None:
         """Refuse further writes, make everything durable, and write a snapshot if the next start is worth it."""
         self.retire()
-        if self.committer.stopped:
-            await self.committer.stop()
-            self.log.close()
-            return
         await self.committer.drain()
         if not self.committer.stopped and self.rev - self.snapshot_rev > SNAPSHOT_ON_STOP:
             with contextlib.suppress(Problem):
                 await self._write_snapshot()
         await self.committer.stop()
+        self.trimmer.cancel()
         self.log.close()
 
 
@@ -388,20 +387,9 @@ def open_engine(
     disk: Disk | None = None,
     clock: Callable[[], int] = now_micros,
 ) -> Engine:
-    """Open (or create) a database file; raises `Locked`, `NotOurs`, `Damaged`, `Broken` and OSError.
-
-    Garbage collection is off while loading, what was loaded is frozen, and the thresholds are
-    high after that: the state has no cycles, and a full collection over a million objects stops
-    the loop for 0.4 s.
-    """
-    gc.disable()
-    try:
+    """Open (or create) a database file; raises `Locked`, `NotOurs`, `Damaged`, `Broken` and OSError."""
+    with loading():
         log, found = open_log(path, format, disk or RealDisk(), clock())
         for warning in found.warnings:
             logger.warning("%s: %s", path, warning)
         return Engine(log, found, ack=ack, flush_interval=flush_interval, max_depth=max_depth, clock=clock)
-    finally:
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 1000)
-        gc.enable()

@@ -68,6 +68,13 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def copied(value: Any) -> Any:
+    """A copy that shares no container with the value."""
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if type(value) is list else value
+
+
 def etag(value: Any) -> str:
     """The entity tag (RFC 9110 section 8.8.3, without quotes) of a value: 128 bits of BLAKE3 of its sorted JSON.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import jsondiff
 
-from kantad.values.content import MISSING, encode_json, same
+from kantad.values.content import MISSING, copied, encode_json, same
 from kantad.values.patch import Unfit, escape, marshal, splice
 
 
@@ -29,7 +29,7 @@ JSONDIFF_COST: Final = 20_000
 
 
 def difference(old: Any, new: Any) -> Any:
-    """The canonical patch that makes `new` of `old`, or SAME; `old` may be MISSING."""
+    """The canonical patch that makes `new` of `old`, or SAME; `old` may be MISSING. Takes parts of `new` as they are."""
     kind = type(new)
     if kind is dict:
         if type(old) is dict:
@@ -128,17 +128,9 @@ def _by_jsondiff(before: list[Any], after: list[Any], start: int) -> dict[str, A
 
 
 def _makes(edit: dict[Any, Any], before: list[Any], after: list[Any]) -> bool:
-    copy = _copied(before)
+    copy = copied(before)
     try:
         splice(copy, {str(k) if type(k) is int else k: v for k, v in edit.items()})
     except Unfit:
         return False
     return same(copy, after)
-
-
-def _copied(value: Any) -> Any:
-    if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()}
-    if type(value) is list:
-        return [_copied(item) for item in value]
-    return value

@@ -12,7 +12,7 @@ names the path below the value.
 
 from typing import Any
 
-from kantad.values.content import MISSING, check, check_key, check_scalar
+from kantad.values.content import MISSING, check, check_key, check_scalar, copied
 from kantad.values.diff import SAME, difference, shorter_of
 from kantad.values.errors import Problem
 from kantad.values.patch import escape, marshal, unescape
@@ -321,4 +321,4 @@ def removal(steps: list[tuple[Any, Any]]) -> Any:
 def assignment(old: Any, value: Any, room: int, foreign: bool = False) -> Any:
     """The canonical patch that puts this plain value in the place of `old`, or SAME."""
     check(value, room, foreign)
-    return difference(old, value)
+    return difference(old, copied(value))

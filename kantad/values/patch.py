@@ -10,13 +10,17 @@ not fit raises `Unfit` and leaves the target half-changed, to be undone or throw
 function applies live writes, replays logs and follows feeds, so what is in memory is what a
 restart will read, key order included.
 
+A patch is used up: where nothing is escaped, the values it assigns become part of the state as they
+are. So whoever makes a patch of something that lives on (a request, another part of the state)
+copies it first.
+
 An undo list holds one entry an elementary edit, newest last. Putting a deleted key back where it
 stood needs the order of the keys around it; see `KeyOrders`.
 """
 
 from typing import Any, Final
 
-from kantad.values.content import MISSING
+from kantad.values.content import MISSING, encode_json
 from kantad.values.pointer import index
 
 SMALL: Final = 32  # up to this many keys the order is simply copied at a deletion
@@ -117,12 +121,19 @@ def escape(text: Any) -> Any:
 
 
 def marshal(value: Any) -> Any:
-    """A value as a patch spells it, keys and strings escaped; containers are copied."""
+    """A value as a patch spells it, keys and strings escaped; the value itself where nothing needs it."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        return _marshalled(value) if b'"$' in encode_json(value) else value
+    return escape(value)
+
+
+def _marshalled(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
-        return {escape(key): marshal(item) for key, item in value.items()}
+        return {escape(key): _marshalled(item) for key, item in value.items()}
     if kind is list:
-        return [marshal(item) for item in value]
+        return [_marshalled(item) for item in value]
     return escape(value)
 
 
@@ -132,12 +143,19 @@ def unescape(text: Any) -> Any:
 
 
 def unmarshal(value: Any) -> Any:
-    """The value that a patch spells; containers are copied."""
+    """The value that a patch spells; where nothing is escaped it is the patch's own part, not a copy."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        return _unmarshalled(value) if b'"$$' in encode_json(value) else value
+    return unescape(value)
+
+
+def _unmarshalled(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
-        return {unescape(key): unmarshal(item) for key, item in value.items()}
+        return {unescape(key): _unmarshalled(item) for key, item in value.items()}
     if kind is list:
-        return [unmarshal(item) for item in value]
+        return [_unmarshalled(item) for item in value]
     return unescape(value)
 
 
@@ -145,11 +163,17 @@ def build(patch: Any) -> Any:
     """The value that a patch makes where there was nothing: object commands act on an empty object."""
     if type(patch) is not dict:
         return unmarshal(patch)
+    return _built(patch) if b'"$' in encode_json(patch) else patch
+
+
+def _built(patch: Any) -> Any:
+    if type(patch) is not dict:
+        return unmarshal(patch)
     if "$replace" in patch:
         return unmarshal(patch["$replace"])
     if "$insert" in patch:
         raise Unfit("$insert where there is no array")
-    return {unescape(key): build(sub) for key, sub in patch.items() if key != "$delete"}
+    return {unescape(key): _built(sub) for key, sub in patch.items() if key != "$delete"}
 
 
 def merge(target: dict[Any, Any], patch: dict[Any, Any], undo: Undo | None = None) -> None:

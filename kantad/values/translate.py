@@ -7,7 +7,7 @@ only the keys that were touched), and the draft is then compared with the value.
 
 from typing import Any
 
-from kantad.values.content import MISSING, check, check_key, check_scalar, equal
+from kantad.values.content import MISSING, check, check_key, check_scalar, copied, equal
 from kantad.values.diff import SAME, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape
@@ -18,7 +18,7 @@ def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
     """The canonical patch that an RFC 7396 merge patch amounts to over `old` (may be MISSING), or SAME."""
     if type(patch) is not dict:
         check(patch, room, foreign)
-        return difference(old, patch)
+        return difference(old, copied(patch))
     if type(old) is not dict:
         made = _without_nulls(patch)
         check(made, room, foreign)
@@ -46,7 +46,7 @@ def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
 
 def _without_nulls(patch: Any) -> Any:
     if type(patch) is not dict:
-        return patch
+        return copied(patch)
     return {key: _without_nulls(value) for key, value in patch.items() if value is not None}
 
 
@@ -100,7 +100,11 @@ class Draft:
                 if old is not MISSING:
                     gone.append(escape(key))
                 continue
-            sub = value.difference() if type(value) is Draft and value.base is old else difference(old, _settled(value))
+            sub = (
+                value.difference()
+                if type(value) is Draft and value.base is old
+                else copied(difference(old, _settled(value)))
+            )
             if sub is not SAME:
                 found[escape(key)] = sub
         if gone:
@@ -150,7 +154,7 @@ def json_patch(old: Any, operations: Any, room: int, foreign: bool = False) -> A
         return new.difference()
     made = _settled(new)
     check(made, room, foreign)
-    return difference(old, made)
+    return copied(difference(old, made))
 
 
 def operation_paths(operations: Any, path: Path) -> list[Path]:

@@ -98,7 +98,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--secs", type=float, default=1.5)
     parser.add_argument("--conns", type=int, nargs="*", default=[64])
-    parser.add_argument("--tests", nargs="*", default=["update_durable:hset", "update_durable:http_patch", "read:get_json", "read:http_get"])
+    parser.add_argument(
+        "--tests",
+        nargs="*",
+        default=["update_durable:hset", "update_durable:http_patch", "read:get_json", "read:http_get"],
+    )
     asked = parser.parse_args()
     w.build_lg()
     peers = [make(spec) for spec in asked.peers.split(";")]
