@@ -20,6 +20,7 @@ import uvloop
 from kantad import __version__
 from kantad.config import Config, UsageError, environment, load
 from kantad.engine.engine import Engine, open_engine
+from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
 from kantad.store.log import Broken, Locked, NotOurs
 from kantad.values.errors import Damaged
@@ -51,6 +52,7 @@ def run(arguments: list[str]) -> int:
         return USAGE
     set_up(config.get("log-level"), config.get("log-format"))
     os.umask(0o077)
+    return_large_blocks()
     return serve(config)
 
 

@@ -17,7 +17,7 @@ from copy import deepcopy
 from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.committer import Committer
-from kantad.engine.memory import Trimmer, loading
+from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back
 from kantad.engine.preconditions import check
@@ -93,7 +93,6 @@ class Engine:
         self.durable_rev = found.rev
         self.orders = KeyOrders()
         self.past = Past(log, found)
-        self.trimmer = Trimmer()
         self.written = self.visible  # what the operating system has
         self.snapshot_rev = found.start_rev
         self.log_at_snapshot = found.start
@@ -283,7 +282,7 @@ class Engine:
         """These are on disk, as the policy has it: readers may see them."""
         self.trouble = None
         self.written = Visible(changes[-1].rev, changes[-1].chain)
-        self.trimmer.note(self.past.add(changes))
+        self.past.add(changes)
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
@@ -293,7 +292,6 @@ class Engine:
         """All that was published is durable, and so is the snapshot."""
         self.durable_rev = self.written.rev
         if snapshot:
-            self.trimmer.note(self.state_bytes)
             self.trouble = None
             self.last_snapshot = (self.written, self.state_bytes)
 
@@ -373,7 +371,6 @@ class Engine:
             with contextlib.suppress(Problem):
                 await self._write_snapshot()
         await self.committer.stop()
-        self.trimmer.cancel()
         self.log.close()
 
 

@@ -28,20 +28,14 @@ class Past:
         self.ring_bytes = 0
         self.anchor = history.Anchor(found.start_rev, found.start, found.start_chain)
 
-    def add(self, changes: list[Applied]) -> int:
-        """Changes became visible: keep their records, and drop the oldest beyond the ring's size.
-
-        Returns the bytes of the new records.
-        """
-        size = 0
+    def add(self, changes: list[Applied]) -> None:
+        """Changes became visible: keep their records, and drop the oldest beyond the ring's size."""
         for change in changes:
             change.settle()
-            size += len(change.payload)
-        self.ring_bytes += size
+            self.ring_bytes += len(change.payload)
         self.ring.extend(changes)
         while self.ring_bytes > RING_BYTES:
             self.ring_bytes -= len(self.ring.popleft().payload)
-        return size
 
     def verified(self, text: str | int, name: str) -> int:
         """The revision of a revision or cursor; raises `Problem` if it is not of this history or no longer held."""

@@ -113,9 +113,9 @@ def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: i
     Raises `Problem`; the state is not touched.
     """
     path, edit = proposal.path, proposal.edit
-    steps, old = locate(root, path)
-    if old is MISSING and (proposal.must_exist or edit == "delete"):
+    if (proposal.must_exist or edit == "delete") and lookup(root, path) is MISSING:
         raise Problem("not_found", "there is no value at this path", path=format(path))
+    steps, old = locate(root, path)
     if edit == "delete":
         return removal(steps), None
     room = max_depth - len(path)

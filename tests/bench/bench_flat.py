@@ -68,7 +68,6 @@ def measure(size: int, updates: int, form: str) -> dict[str, float]:
                     "/v1/data",
                     {"users": {f"u{i:07d}": user(i) for i in range(start, min(size, start + 10_000))}},
                 )
-            time.sleep(1.5)  # freed memory goes back when the loop has been idle for half a second
             memory = (resident(server.pid) - empty) / size
             bytes_before = os.path.getsize(path)
             pick = random.Random(7)
