@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import re
+from collections.abc import Iterable
 from typing import Protocol
 
 
@@ -111,8 +112,8 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def place(disk: Disk, path: str, data: bytes | memoryview, *, replace: bool) -> None:
-    """Put a file of this content at this path, wholly or not at all, and durably.
+def place(disk: Disk, path: str, parts: Iterable[bytes | memoryview], *, replace: bool) -> None:
+    """Put a file of these parts at this path, wholly or not at all, and durably.
 
     It is written under another name, synced, then renamed (`replace`) or linked (which raises
     FileExistsError where the path is taken), and the folder is synced.
@@ -122,7 +123,8 @@ def place(disk: Disk, path: str, data: bytes | memoryview, *, replace: bool) -> 
         disk.unlink(temporary)
     fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        write_all(disk, fd, data)
+        for part in parts:
+            write_all(disk, fd, part)
         disk.sync(fd)
         if replace:
             disk.rename(temporary, path)

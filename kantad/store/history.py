@@ -1,15 +1,28 @@
-"""Reading the past of a log: the changes after a revision, the chain at one, the idempotency window.
+"""Reading the past of a log: the changes after a revision, the chain and the state at one, the idempotency window.
 
 Everything here reads a mapped file and keeps nothing. An `Anchor` is a known place to count
 revisions from.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from kantad.store.recovery import Recovered
+from kantad.store.recovery import Recovered, damaged
+from kantad.store.replay import Replayer
+from kantad.store.verify import Walk
 from kantad.values.framing import Frame, Framing, JsonLines
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Codec, Keyed, Snapshot, chain_after, micros_of
+from kantad.values.record import (
+    CHAIN_START,
+    DECODE_ERRORS,
+    Change,
+    Codec,
+    Keyed,
+    Snapshot,
+    SnapshotHead,
+    chain_after,
+    micros_of,
+)
 
 KEYS_MOST: Final = 100_000
 KEYS_KEPT: Final = 10_000
@@ -132,3 +145,48 @@ def _keyed_lines(buffer: Any, end: int, codec: Codec, rev: int) -> Iterator[tupl
         if buffer[start : start + 9] != JsonLines.PREFIX:
             yield rev, buffer[start:stop]
             rev -= 1
+
+
+def state_at(buffer: Any, end: int, framing: Framing, codec: Codec, rev: int) -> Replayer:
+    """The database at a revision, replayed from the nearest snapshot before it.
+
+    Raises KeyError where the file does not hold the revision, and `Damaged`. `end` is where the
+    whole records end, in bytes.
+    """
+    walk = Walk(buffer, end, framing, codec)
+    _begin_near(walk, rev)
+    first = framing.next(buffer, walk.place, end)
+    if not walk.snapshots and isinstance(first, Frame) and first.snapshot:
+        walk.take(first)
+    records = walk.records()
+    while walk.replayer.rev < rev and not walk.why and next(records, None) is not None:
+        pass
+    if walk.why:
+        raise damaged(buffer, framing, codec, walk.place, walk.why)
+    if walk.replayer.rev != rev:
+        raise KeyError(rev)
+    return walk.replayer
+
+
+def _begin_near(walk: Walk, rev: int) -> None:
+    """Begin at the last hashed snapshot that is not after the revision, if there is one."""
+    place = walk.framing.last_snapshot(walk.buffer, walk.end)
+    while place > walk.framing.header:
+        frame = walk.framing.next(walk.buffer, place, walk.end)
+        if isinstance(frame, Frame):
+            with contextlib.suppress(*DECODE_ERRORS):
+                head = walk.codec.decode(frame.payload, SnapshotHead)
+                if head.s is not None and head.h is not None and head.r <= rev and walk.take(frame):
+                    return
+        place = walk.framing.last_snapshot(walk.buffer, place)
+
+
+def revision_at(buffer: Any, end: int, framing: Framing, codec: Codec, micros: int, oldest: int) -> int:
+    """The last revision not after a time in microseconds; `oldest` where all changes are after it."""
+    found = oldest
+    for rev, frame in frames(buffer, end, framing, codec, Anchor(oldest, framing.header, None)):
+        if not frame.snapshot:
+            if micros_of(codec.decode(frame.payload, Keyed).ts) > micros:
+                break
+            found = rev
+    return found

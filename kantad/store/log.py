@@ -130,7 +130,8 @@ def mapped(fd: int, size: int) -> Iterator[Any]:
     try:
         yield buffer
     finally:
-        buffer.close()
+        with contextlib.suppress(BufferError):  # a search in it may live on in a traceback, and unmaps it later
+            buffer.close()
 
 
 def format_of(head: bytes, flag: str | None) -> tuple[Framing, Codec]:
@@ -183,12 +184,26 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
 def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
     first = first_bytes(flag, micros, os.urandom(4))
     while True:
+        fd = open_existing(path, disk)
+        if fd is None:
+            with contextlib.suppress(FileExistsError):
+                place(disk, path, [first], replace=False)
+            continue
+        if not first or disk.fstat(fd).st_size:
+            return fd
+        try:
+            place(disk, path, [first], replace=True)  # an empty file becomes a new one of the other format
+        finally:
+            disk.close(fd)
+
+
+def open_existing(path: str, disk: Disk) -> int | None:
+    """Open and lock the file at a real path; None where there is none. Raises `Locked`, `NotOurs`, OSError."""
+    while True:
         try:
             status = disk.stat(path)
         except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):
-                place(disk, path, first, replace=False)
-            continue
+            return None
         if not stat.S_ISREG(status.st_mode):
             raise NotOurs("it is not a regular file")
         fd = disk.open(path, os.O_RDWR | os.O_APPEND)
@@ -204,13 +219,9 @@ def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
         except BaseException:
             disk.close(fd)
             raise
-        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) and (here.st_size or not first):
+        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             return fd
-        try:
-            if not here.st_size:  # an empty file becomes a new one of the other format
-                place(disk, path, first, replace=True)
-        finally:
-            disk.close(fd)
+        disk.close(fd)
 
 
 def _settle(log: Log, found: Recovered) -> None:
@@ -229,7 +240,7 @@ def _settle(log: Log, found: Recovered) -> None:
 def _set_aside(log: Log, found: Recovered) -> None:
     name = f"{log.path}.torn-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     with mapped(log.fd, log.size) as buffer, memoryview(buffer) as whole, whole[found.end :] as torn:
-        place(log.disk, name, torn, replace=False)
+        place(log.disk, name, [torn], replace=False)
     found.warnings.append(
         f"cut off a torn tail of {found.torn} bytes at byte {found.end}: it was never acknowledged; kept as {name}"
     )

@@ -7,7 +7,8 @@ copy in a torn tail. A file that begins with a snapshot was put in place whole, 
 be torn. Hashed records go by in blocks, the fast way; whatever is unusual is left to `replay`.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -318,12 +319,13 @@ class Recovery:
                 return
         elif place == self.framing.header and not self._may_be_ours(place):
             raise self._damaged(place, f"{why}, and it does not begin as a record does: is it a kantadb?")
-        for whole in self._behind(place):
-            if whole.snapshot or not 0 < whole.batch <= replayer.rev + 1:
-                raise self._damaged(place, f"{why}; a whole record stands behind it at byte {whole.offset}")
+        with contextlib.closing(self._behind(place)) as behind:  # else a traceback would keep the map open
+            for whole in behind:
+                if whole.snapshot or not 0 < whole.batch <= replayer.rev + 1:
+                    raise self._damaged(place, f"{why}; a whole record stands behind it at byte {whole.offset}")
         found.end, found.torn = place, self.end - place
 
-    def _behind(self, place: int) -> Iterator[Whole]:
+    def _behind(self, place: int) -> Generator[Whole, None, None]:
         last = Last(self.replayer.micros, self.replayer.chain)
         return whole_behind(self.buffer, place, self.end, self.framing, self.codec, last)
 

@@ -134,7 +134,7 @@ class Replayer:
                 self.doubled += 1
                 self.warnings.append(f"byte {frame.start}: a doubled record of kanta's counts once")
                 return ""
-            if self._lost_its_h(frame.payload):
+            if self.lost_its_h(frame.payload):
                 return "its chain field is damaged"
             if micros_of(record.ts) <= self.micros and self.is_old(frame):
                 return "the record is an old copy of one before it"
@@ -157,7 +157,7 @@ class Replayer:
             self.m = micros_of(record.m)
         return ""
 
-    def _lost_its_h(self, payload: bytes) -> bool:
+    def lost_its_h(self, payload: bytes) -> bool:
         """Whether this is one of our JSON records with a damaged `"h"`; in MessagePack the frame's checksum tells."""
         return self.codec.name == "json" and blake3(self.chain + payload[:-24]).hexdigest(8).encode() == payload[-18:-2]
 

@@ -16,7 +16,7 @@ never runs backwards in a file, and by standing in the file already.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from kantad.values.framing import BinaryFrames, Framing, JsonLines
@@ -66,23 +66,63 @@ def value_end(buffer: Any, start: int, end: int) -> int:
     return -1
 
 
-def whole_behind(buffer: Any, bad: int, end: int, framing: Framing, codec: Codec, last: Last) -> Iterator[Whole]:
+def whole_behind(
+    buffer: Any, bad: int, end: int, framing: Framing, codec: Codec, last: Last
+) -> Generator[Whole, None, None]:
     """The whole records behind the bad byte, old copies left out."""
+    for sound in _sound(buffer, bad, bad + 1, end, framing, codec, last):
+        snapshot = isinstance(sound.record, Snapshot)
+        yield Whole(sound.offset, 0 if snapshot else sound.record.b, snapshot)
+
+
+class Sound(NamedTuple):
+    """A record that stands somewhere behind damage: its offset, payload, and what it decodes to."""
+
+    offset: int
+    payload: bytes
+    record: Any
+
+
+def records_from(buffer: Any, bad: int, end: int, framing: Framing, codec: Codec, last: Last) -> Iterator[Sound]:
+    """The records from the bad byte on that may be adopted, none overlapping another.
+
+    In JSON that is any line that decodes, also the one at the bad byte: somebody may have edited it.
+    """
+    done = bad
+    if isinstance(framing, JsonLines):
+        snapshot = buffer[bad : bad + 9] == JsonLines.PREFIX
+        start = bad + 9 if snapshot else bad
+        stop = value_end(buffer, start, end)
+        sound = _decoded(codec, bad, buffer[start:stop], snapshot) if stop >= 0 else None
+        if sound is not None and not _is_old(buffer, sound.payload, sound.record, bad, last):
+            yield sound
+            done = stop
+    for sound in _sound(buffer, bad, bad, end, framing, codec, last):
+        if sound.offset >= done:
+            yield sound
+            done = sound.offset + len(sound.payload)
+
+
+def _decoded(codec: Codec, offset: int, payload: bytes, snapshot: bool) -> Sound | None:
+    try:
+        record = codec.decode(payload, Snapshot if snapshot else Change)
+    except DECODE_ERRORS:
+        return None
+    if snapshot and not is_whole_snapshot(codec, payload, record):
+        return None
+    return Sound(offset, payload, record)
+
+
+def _sound(buffer: Any, bad: int, start: int, end: int, framing: Framing, codec: Codec, last: Last) -> Iterator[Sound]:
     candidates: Iterable[tuple[int, bytes, bool, bool]]
     if isinstance(framing, BinaryFrames):
-        candidates = _frames_behind(buffer, bad + 1, end, framing, codec, last)
+        candidates = _frames_behind(buffer, start, end, framing, codec, last)
     else:
         candidates = _json_behind(buffer, bad, end)
     for offset, payload, snapshot, certain in candidates:
-        try:
-            record = codec.decode(payload, Snapshot if snapshot else Change)
-        except DECODE_ERRORS:
-            continue
-        if snapshot and not is_whole_snapshot(codec, payload, record):
-            continue
-        if not certain and _is_old(buffer, payload, record, bad, last):
-            continue
-        yield Whole(offset, 0 if snapshot else record.b, snapshot)
+        sound = _decoded(codec, offset, payload, snapshot)
+        if sound is not None and (certain or not _is_old(buffer, payload, sound.record, bad, last)):
+            yield sound
 
 
 def _is_old(buffer: Any, payload: bytes, record: Any, bad: int, last: Last) -> bool:
@@ -156,6 +196,8 @@ def _frames_behind(
             before = buffer[place - 16 : place] if buffer[place - 19 : place - 16] == b"\xa1h\xb0" else b""
             if _follows(codec, payload, before, last.chain):
                 yield place, payload, snapshot, False
+        elif snapshot and payload[-19:-16] == b"\xa1s\xb0":
+            yield place, payload, snapshot, False  # moved; its own checksum tells whether it is whole
 
 
 def _follows(codec: Codec, payload: bytes, before: bytes, chain: bytes) -> bool:

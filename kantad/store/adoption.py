@@ -1,0 +1,102 @@
+"""What stands behind damage, record by record, chained anew: the `--adopt` of the repair.
+
+Goes on where a `Walk` stopped, with its replayer. A change is adopted if it is whole and fits the
+state; one with `h` is encoded anew, without its batch, one of another program's stays as it is. A
+snapshot that verifies is the truth: what the lost records had changed comes back as a change
+`repair`. Old copies are passed over. Nobody but the repair calls this: it decides what an open refuses to.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kantad.store.dialects import Sign, signs
+from kantad.store.replay import Replayer
+from kantad.store.tail import Last, Sound, records_from
+from kantad.store.verify import Walk
+from kantad.values.content import MISSING
+from kantad.values.diff import SAME, difference
+from kantad.values.framing import Framing
+from kantad.values.patch import KeyOrders, Undo, Unfit, apply, merge_verbatim
+from kantad.values.record import Change, Codec, Snapshot, chain_after, micros_of
+
+
+class Adoption:
+    """Adopts what stands behind a walk's end; counts what it did."""
+
+    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, walk: Walk) -> None:
+        self.buffer, self.end, self.framing, self.codec = buffer, end, framing, codec
+        self.start = walk.place
+        self.replayer: Replayer = walk.replayer
+        self.adopted = self.unfit = self.snapshots = self.mended = 0
+
+    def frames(self, offset: int) -> Iterator[bytes]:
+        """The bytes to write from this offset of the new file on."""
+        replayer = self.replayer
+        replayer.take_rival()
+        last = Last(replayer.micros, replayer.chain)
+        for sound in records_from(self.buffer, self.start, self.end, self.framing, self.codec, last):
+            if isinstance(sound.record, Snapshot):
+                payloads = self._snapshot(sound.record)
+            else:
+                payloads = self._change(sound, sound.record)
+            for payload, snapshot in payloads:
+                framed = self.framing.frame(payload, offset, snapshot)
+                offset += len(framed)
+                yield framed
+
+    def _change(self, sound: Sound, record: Change) -> list[tuple[bytes, bool]]:
+        replayer = self.replayer
+        if replayer.lost_its_h(sound.payload):
+            record = self.codec.decode(sound.payload[:-24] + b"}", Change)
+            record.h = replayer.chain.hex()
+        if not self._fits(record):
+            self.unfit += 1
+            return []
+        if record.h is None:
+            payload, chain = sound.payload, chain_after(replayer.chain, sound.payload)
+        else:
+            m = None if record.m is None else micros_of(record.m)
+            micros = max(replayer.micros, micros_of(record.ts))
+            payload, chain = self.codec.change(
+                micros, record.a, record.diff, replayer.chain, v=record.v, u=record.u, m=m, id=record.id, q=record.q
+            )
+        self._went_on(chain, micros_of(record.ts), record.v)
+        self.adopted += 1
+        return [(payload, False)]
+
+    def _fits(self, record: Change) -> bool:
+        """Apply a change, or leave the state as it was."""
+        undo, state = Undo(KeyOrders()), self.replayer.state
+        if record.h is None:
+            shown = signs(record.diff, state)
+            if not shown & Sign.A and (shown & Sign.B or self.replayer.certain):
+                merge_verbatim(state, record.diff)
+                return True
+        try:
+            changed = apply(state, record.diff, undo)
+        except Unfit:
+            undo.roll_back()
+            return False
+        return changed is state
+
+    def _snapshot(self, snapshot: Snapshot) -> list[tuple[bytes, bool]]:
+        replayer = self.replayer
+        payloads = []
+        micros = max(replayer.micros, micros_of(snapshot.ts))
+        diff = difference(replayer.state, snapshot.state)
+        if diff is not SAME and diff is not MISSING:
+            payload, chain = self.codec.change(micros, "repair", diff, replayer.chain, v=snapshot.v)
+            payloads.append((payload, False))
+            replayer.state = snapshot.state
+            self._went_on(chain, micros, snapshot.v)
+            self.mended += 1
+        m = None if snapshot.m is None else micros_of(snapshot.m)
+        payload = self.codec.snapshot(micros, replayer.state, replayer.rev, replayer.chain, v=snapshot.v, m=m)
+        payloads.append((payload, True))
+        self.snapshots += 1
+        return payloads
+
+    def _went_on(self, chain: bytes, micros: int, v: int) -> None:
+        replayer = self.replayer
+        replayer.rev, replayer.chain, replayer.v = replayer.rev + 1, chain, v
+        replayer.micros = max(replayer.micros, micros)

@@ -1,0 +1,86 @@
+"""Verify a database file: the whole chain, every snapshot, the framing.
+
+Exit status 0: whole; 1: it ends with a torn tail, which the next start cuts off and keeps aside;
+65: it is damaged, or no kantadb. Reads only, needs no lock, and may be used on a live file (where
+a batch that is being written right now looks like a torn tail).
+"""
+
+import argparse
+import os
+from typing import Final, TextIO
+
+from kantad.logs import escaped
+from kantad.store.log import NotOurs, reading
+from kantad.store.verify import Verified, verify
+from kantad.values.record import cursor
+
+WHOLE, TORN, DAMAGED = 0, 1, 65
+MOST_WARNINGS: Final = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `kantad check`."""
+    parser.add_argument("file", metavar="FILE", help="the database file")
+
+
+def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Check a file and say what it holds; returns the exit status."""
+    path = os.path.realpath(args.file)
+    name = escaped(args.file)
+    try:
+        with reading(path) as (buffer, size, framing, codec):
+            verified = verify(buffer, size, framing, codec)
+    except NotOurs as error:
+        print(f"{name}: {escaped(str(error))}", file=err)
+        return DAMAGED
+    except OSError as error:
+        print(f"{name}: {error.strerror}", file=err)
+        return DAMAGED
+    report(name, verified, size, codec.name, out)
+    if verified.damage is not None:
+        print(f"{name}: {escaped(str(verified.damage))}", file=err)
+        print(advice(name, verified), file=err)
+        return DAMAGED
+    if verified.torn:
+        print(f"{name}: a torn tail of {verified.torn} bytes at byte {size - verified.torn}", file=err)
+        print("It was never acknowledged; the next start cuts it off and keeps the bytes aside.", file=err)
+        return TORN
+    return WHOLE
+
+
+def report(name: str, verified: Verified, size: int, format: str, out: TextIO) -> None:
+    """What the whole part of the file holds."""
+    walk = verified.walk
+    replayer = walk.replayer
+    until = f" up to byte {walk.place}" if verified.damage is not None else ""
+    changes = walk.changes - replayer.doubled
+    print(
+        f"{name}: {format}, {size} bytes; {_count(changes, 'change')} and {_count(walk.snapshots, 'snapshot')}{until}, "
+        f"{replayer.unverified} unverified, revisions {walk.oldest} to {replayer.rev}, "
+        f"cursor {cursor(replayer.rev, replayer.chain)}",
+        file=out,
+    )
+    for warning in verified.warnings[:MOST_WARNINGS]:
+        print(f"warning: {escaped(warning)}", file=out)
+    if len(verified.warnings) > MOST_WARNINGS:
+        print(f"warning: and {len(verified.warnings) - MOST_WARNINGS} more", file=out)
+    if verified.newline:
+        print("warning: the last record lacks its newline; the next start adds it", file=out)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def advice(name: str, verified: Verified) -> str:
+    """The command to run."""
+    if verified.starts:
+        return (
+            "The server still starts, for its state does not depend on this part; it cannot serve the past across it.\n"
+            f"`kantad repair --adopt {name}` mends it, keeping every later record and a copy of the original."
+        )
+    return (
+        f"The server does not start from it. `kantad repair {name}` cuts the file there;\n"
+        f"`kantad repair --adopt {name}` keeps what stands behind it as far as it fits.\n"
+        "Both keep a copy of the original."
+    )

@@ -1,0 +1,67 @@
+"""Print the state of a database as JSON, now, at a revision, or at a moment.
+
+Reads only, needs no lock, and may be used on a live file. Exit status 65: the file is damaged or no
+kantadb; 1: it does not hold that revision.
+"""
+
+import argparse
+import os
+from typing import Any, TextIO
+
+from kantad.logs import escaped
+from kantad.store.history import revision_at, state_at
+from kantad.store.log import NotOurs, reading
+from kantad.store.recovery import recover
+from kantad.values.content import encode_json
+from kantad.values.errors import Damaged, Problem
+from kantad.values.framing import Framing
+from kantad.values.record import Codec, micros_of, parse_time
+
+OK, MISSING, USAGE, DAMAGED = 0, 1, 2, 65
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `kantad dump`."""
+    parser.add_argument("file", metavar="FILE", help="the database file")
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument("--rev", type=int, metavar="N", help="the state at revision N")
+    when.add_argument("--at", metavar="TIME", help="the state at a time (RFC 3339)")
+
+
+def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    """Write the state to `out`; returns the exit status."""
+    name = escaped(args.file)
+    try:
+        at = None if args.at is None else micros_of(parse_time(args.at, "--at"))
+        with reading(os.path.realpath(args.file)) as (buffer, size, framing, codec):
+            state = _state(buffer, size, framing, codec, args.rev, at)
+    except KeyError:
+        print(f"{name} does not hold that revision", file=err)
+        return MISSING
+    except Problem as problem:
+        print(f"kantad dump: {escaped(problem.detail)}", file=err)
+        return USAGE
+    except Damaged as error:
+        print(f"{name}: {escaped(str(error))}\n`kantad check {name}` tells more.", file=err)
+        return DAMAGED
+    except NotOurs as error:
+        print(f"{name}: {escaped(str(error))}", file=err)
+        return DAMAGED
+    except OSError as error:
+        print(f"{name}: {error.strerror}", file=err)
+        return DAMAGED
+    out.write(escaped(encode_json(state).decode()) + "\n")
+    return OK
+
+
+def _state(buffer: Any, size: int, framing: Framing, codec: Codec, rev: int | None, at: int | None) -> Any:
+    found = recover(buffer, size, framing, codec)
+    if at is not None:
+        rev = revision_at(buffer, found.end, framing, codec, at, found.oldest)
+    if rev is None or rev == found.rev:
+        return found.state
+    if not found.oldest <= rev < found.rev:
+        raise KeyError(rev)
+    end = found.end
+    del found
+    return state_at(buffer, end, framing, codec, rev).state

@@ -1,0 +1,106 @@
+"""Mend a damaged database file: cut it at the first damage, or adopt what stands behind it.
+
+With `--adopt`, each further whole record that fits the state is kept and chained anew; a snapshot
+that verifies brings back what the lost records had changed, as a change of its own. Revisions behind
+the damage may be lower than they were, and cursors from there on are not of this history any more.
+
+The original stays beside it as `<file>.before-repair-<time>`. The result is built under another
+name, synced and renamed: whenever it stops, the file is the original or the result. Needs the lock.
+Exit status 0: mended, or whole as it was; 65: no kantadb; 74: the disk failed; 75: locked.
+"""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Generator
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from kantad.logs import escaped
+from kantad.store.adoption import Adoption
+from kantad.store.disk import Disk, RealDisk, place
+from kantad.store.log import Locked, NotOurs, format_of, mapped, open_existing
+from kantad.store.verify import Verified, verify
+from kantad.values.framing import Framing, JsonLines
+from kantad.values.record import Codec
+
+OK, DAMAGED, BROKEN, LOCKED = 0, 65, 74, 75
+PART: Final = 1 << 20  # bytes copied at a time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `kantad repair`."""
+    parser.add_argument("file", metavar="FILE", help="the database file")
+    parser.add_argument("--adopt", action="store_true", help="keep what stands behind the damage, as far as it fits")
+
+
+def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = None) -> int:
+    """Repair a file and say what was done; returns the exit status."""
+    disk = disk or RealDisk()
+    path, name = os.path.realpath(args.file), escaped(args.file)
+    try:
+        fd = open_existing(path, disk)
+        if fd is None:
+            print(f"{name}: there is no such file", file=err)
+            return DAMAGED
+        try:
+            return _repair(path, name, fd, args.adopt, disk, out)
+        finally:
+            disk.close(fd)
+    except Locked as error:
+        print(escaped(str(error)), file=err)
+        return LOCKED
+    except NotOurs as error:
+        print(f"{name}: {escaped(str(error))}", file=err)
+        return DAMAGED
+    except OSError as error:
+        print(f"{name}: {error.strerror}; the file is as it was", file=err)
+        return BROKEN
+
+
+def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO) -> int:
+    size = disk.fstat(fd).st_size
+    with mapped(fd, size) as buffer:
+        framing, codec = format_of(buffer[:16], None)
+        verified = verify(buffer, size, framing, codec)
+        if verified.damage is None and not verified.torn:
+            print(f"{name} is whole: nothing was done", file=out)
+            return OK
+        adoption = Adoption(buffer, size, framing, codec, verified.walk) if adopt else None
+        copy = f"{path}.before-repair-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        disk.link(path, copy)
+        with contextlib.closing(_parts(buffer, verified, framing, adoption)) as parts:
+            place(disk, path, parts, replace=True)
+    _report(name, copy, size, verified, codec, adoption, out)
+    return OK
+
+
+def _parts(
+    buffer: Any, verified: Verified, framing: Framing, adoption: Adoption | None
+) -> Generator[bytes, None, None]:
+    """The content of the result: the whole part as it is, then what is adopted."""
+    end = verified.walk.place
+    for start in range(0, end, PART):
+        yield buffer[start : min(start + PART, end)]
+    if end and isinstance(framing, JsonLines) and buffer[end - 1 : end] != b"\n":
+        yield b"\n"
+        end += 1
+    if adoption is not None:
+        yield from adoption.frames(end)
+
+
+def _report(
+    name: str, copy: str, size: int, verified: Verified, codec: Codec, adoption: Adoption | None, out: TextIO
+) -> None:
+    walk = verified.walk
+    why = verified.damage or f"a torn tail of {verified.torn} bytes"
+    print(f"{name}: {escaped(str(why))}", file=out)
+    if adoption is None:
+        print(f"cut at byte {walk.place}: {size - walk.place} bytes are gone from it", file=out)
+    else:
+        print(
+            f"behind byte {walk.place}: {adoption.adopted} changes adopted, {adoption.unfit} did not fit, "
+            f"{adoption.snapshots} snapshots, {adoption.mended} of them brought back lost changes",
+            file=out,
+        )
+    print(f"it is now at revision {walk.replayer.rev}; the original is kept as {escaped(copy)}", file=out)

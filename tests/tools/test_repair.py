@@ -1,0 +1,193 @@
+"""`kantad repair`: cut or adopt, a copy kept, the original or the result at every moment."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from kantad.store.disk import RealDisk
+from kantad.store.log import open_log
+from kantad.tools import check, repair
+from kantad.values.content import same
+from tests.store.disks import Death, FaultyDisk
+from tests.store.logs import FORMATS, Maker, every_kind
+from tests.tools.kit import Ran, broken, command, flipped, stored
+
+
+@pytest.fixture(params=FORMATS)
+def log(request: pytest.FixtureRequest) -> Maker:
+    made = every_kind(request.param)
+    made.change({"z": 1})
+    made.change({"z": 2})
+    return made
+
+
+def state_of(path: Path) -> tuple[int, object]:
+    log, found = open_log(str(path), None, RealDisk(), 0)
+    log.close()
+    return found.rev, found.state
+
+
+def mended(path: Path, *flags: str) -> Ran:
+    """Repair; the result is whole, the original is kept, nothing else is left."""
+    before = path.read_bytes()
+    ran = command(repair, path, *flags)
+    assert ran.status == 0
+    assert command(check, path).status == 0, command(check, path).err
+    copies = [name for name in os.listdir(path.parent) if name != path.name]
+    assert len(copies) == 1
+    assert copies[0].startswith(f"{path.name}.before-repair-")
+    assert path.with_name(copies[0]).read_bytes() == before
+    path.with_name(copies[0]).unlink()
+    return ran
+
+
+def test_a_whole_file_is_left_alone(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    for flags in ([], ["--adopt"]):
+        ran = command(repair, path, *flags)
+        assert (ran.status, ran.err) == (0, "")
+        assert "nothing was done" in ran.out
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == log.data
+
+
+def test_it_cuts_at_the_first_damage(log: Maker, tmp_path: Path) -> None:
+    for before, point in zip(log.points[1:], log.points[2:], strict=False):
+        path = stored(tmp_path, log, flipped(log, point.end - 9))
+        ran = mended(path)
+        assert path.read_bytes() == log.data[: before.end]
+        rev, state = state_of(path)
+        assert rev == before.rev
+        assert same(state, before.state)
+        assert f"revision {rev}" in ran.out
+
+
+def test_a_torn_tail_is_cut(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log, bytes(log.data[:-7]))
+    mended(path)
+    assert path.read_bytes() == log.data[: log.points[-2].end]
+
+
+def test_adopting_keeps_what_stands_behind(log: Maker, tmp_path: Path) -> None:
+    log.change({"y": 1})
+    path = stored(tmp_path, log, broken(log, log.points[-3].end))
+    ran = mended(path, "--adopt")
+    assert "1 changes adopted" in ran.out
+    rev, state = state_of(path)
+    lost = log.points[-3].state
+    assert same(state, {**lost, "y": 1})
+    assert rev == log.rev - 1
+
+
+def test_a_snapshot_behind_brings_lost_changes_back(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log, broken(log, log.points[2].end))
+    ran = mended(path, "--adopt")
+    assert "1 of them brought back lost changes" in ran.out
+    assert same(state_of(path)[1], log.state)
+
+
+def test_adopting_after_every_flip(log: Maker, tmp_path: Path) -> None:
+    log.snapshot()
+    end = log.points[-2].end
+    header = log.framing.header + (8 if log.format == "msgpack" else 2)
+    for offset in range(header, end, 5):
+        path = stored(tmp_path, log, flipped(log, offset))
+        if log.format == "msgpack" and offset < log.points[0].end:
+            continue
+        mended(path, "--adopt")
+        assert same(state_of(path)[1], log.state), offset
+
+
+def test_adopting_after_lost_and_doubled_records(log: Maker, tmp_path: Path) -> None:
+    log.change({"z": 3})
+    start, end = log.points[-4].end, log.points[-3].end
+    data = bytes(log.data)
+    path = stored(tmp_path, log, data[:start] + data[end:])
+    mended(path, "--adopt")
+    assert same(state_of(path)[1], log.state)
+    path = stored(tmp_path, log, data[:end] + data[start:])
+    mended(path, "--adopt")
+    rev, state = state_of(path)
+    assert same(state, log.state)
+    assert rev == log.rev
+
+
+def test_an_edited_record_is_adopted_as_it_is(tmp_path: Path) -> None:
+    log = Maker("json")
+    log.change({"a": 1})
+    log.change({"a": "before"})
+    log.change({"b": 2})
+    path = stored(tmp_path, log, bytes(log.data).replace(b"before", b"edited by hand"))
+    assert command(check, path).status == 65
+    mended(path, "--adopt")
+    assert state_of(path) == (3, {"a": "edited by hand", "b": 2})
+
+
+def test_records_of_another_program_are_adopted(log: Maker, tmp_path: Path) -> None:
+    log.foreign({"f": 1})
+    log.change({"z": 9})
+    hit = log.points[-3].end - 9
+    path = stored(tmp_path, log, flipped(log, hit))
+    mended(path, "--adopt")
+    assert same(state_of(path)[1], {**log.points[-4].state, "f": 1, "z": 9})
+
+
+def test_changes_that_do_not_fit_are_left_out(log: Maker, tmp_path: Path) -> None:
+    log.change({"arr": [1, 2, 3, 4]})
+    log.change({"arr": {"$insert": [[4, 5]]}})
+    log.change({"z": 9})
+    path = stored(tmp_path, log, broken(log, log.points[-4].end))
+    ran = mended(path, "--adopt")
+    assert "1 did not fit" in ran.out
+    assert same(state_of(path)[1], {**log.points[-4].state, "z": 9})
+
+
+@pytest.mark.parametrize("flags", [[], ["--adopt"]])
+@pytest.mark.parametrize("fault", ["death", "late death", errno.ENOSPC, errno.EIO])
+def test_the_original_or_the_result_at_every_call(
+    log: Maker, tmp_path: Path, fault: int | str, flags: list[str]
+) -> None:
+    data = flipped(log, log.points[-2].end - 9)
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    counting = FaultyDisk()
+    command(repair, stored(folder, log, data), *flags, disk=counting)
+    result = (folder / "data.kantadb").read_bytes()
+    for at in range(counting.count):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        path = stored(folder, log, data)
+        try:
+            ran = command(repair, path, *flags, disk=FaultyDisk(fault, at))
+            assert ran.status in (0, 74)
+        except Death:
+            pass
+        assert path.read_bytes() in (data, result)
+        assert command(repair, path, *flags).status == 0
+        assert path.read_bytes() == result
+
+
+def test_a_locked_file_is_left_alone(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    opened, _ = open_log(str(path), None, RealDisk(), 0)
+    assert command(repair, path).status == 75
+    opened.close()
+
+
+def test_a_symlink_stays_one(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log, bytes(log.data[:-7]))
+    link = tmp_path / "link"
+    link.symlink_to(path.name)
+    assert command(repair, link).status == 0
+    assert link.is_symlink()
+    assert path.read_bytes() == log.data[: log.points[-2].end]
+
+
+def test_what_is_no_kantadb(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"hello")
+    assert command(repair, path).status == 65
+    assert command(repair, tmp_path / "none").status == 65
+    assert os.listdir(tmp_path) == ["x"]
