@@ -71,6 +71,15 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
     s: str | None = None
 
 
+class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A snapshot record without its state."""
+
+    r: int = 0
+    k: int = 0
+    h: str | None = None
+    s: str | None = None
+
+
 def chain_after(chain: bytes, hashed: bytes) -> bytes:
     """The chain value after a record whose hashed part this is."""
     return blake3(chain + hashed).digest(length=8)
