@@ -3,6 +3,7 @@
 The value, its etag and the revision are taken in one synchronous look, so they belong together.
 """
 
+import re
 from typing import Any
 
 from aiohttp import web
@@ -21,6 +22,7 @@ MOST_KEYS = 100_000
 tag_of = Tags()
 
 _VARY = b"Vary: Accept\r\n"
+_TAG = re.compile(r'[ \t,]*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)")[ \t]*(?:,|$)')
 
 
 def value_reply(engine: Engine, path: Path, msgpack: bool) -> Reply:
@@ -62,20 +64,24 @@ async def get_value(engine: Engine, request: web.BaseRequest, path: Path, query:
     return reply
 
 
-def entity_tags(values: list[str]) -> set[str]:
+def entity_tags(values: list[str], name: str = "If-None-Match", *, strong: bool = False) -> set[str]:
     """The opaque tags of an `If-Match` or `If-None-Match` (RFC 9110 section 13.1), `*` among them as itself.
 
-    A weak tag compares as its opaque part; raises `Problem("invalid_parameter")` for what is no tag.
+    A weak tag compares as its opaque part, or, where the comparison is strong, with nothing. Raises
+    `Problem("invalid_parameter")` for what is no tag.
     """
     found = set()
-    for part in (part.strip() for value in values for part in value.split(",")):
-        tag = part.removeprefix("W/")
-        if part == "*":
-            found.add("*")
-        elif len(tag) >= 2 and tag[0] == tag[-1] == '"':
-            found.add(tag[1:-1])
-        elif part:
-            raise Problem("invalid_parameter", "an entity tag stands in double quotes", parameter="If-None-Match")
+    for value in values:
+        place, end = 0, len(value.rstrip(" \t,"))
+        while place < end or not end:
+            tag = _TAG.match(value, place)
+            if tag is None:
+                raise Problem("invalid_parameter", "an entity tag stands in double quotes", parameter=name)
+            place = tag.end()
+            if tag["any"]:
+                found.add("*")
+            elif not (strong and tag["weak"]):
+                found.add(tag["opaque"])
     return found
 
 

@@ -141,7 +141,7 @@ async def write_value(engine: Engine, request: web.BaseRequest, path: Path, quer
         user=label(given["user"], "user") if "user" in given else None,
         m=moment(given.get("m"), "m"),
         base=given.get("base"),
-        key=idempotency_key(request.headers.get("Idempotency-Key")),
+        key=header_key(request),
         conditions=header_conditions(request, path),
         ack=acknowledgement(given.get("ack")),
         foreign=engine.foreign,
@@ -172,13 +172,22 @@ async def write_value(engine: Engine, request: web.BaseRequest, path: Path, quer
     return reply
 
 
+def header_key(request: web.BaseRequest) -> str | None:
+    """The `Idempotency-Key`; raises `Problem` for one that is none, and for several that differ."""
+    given = set(request.headers.getall("Idempotency-Key", []))
+    if len(given) > 1:
+        raise Problem("invalid_parameter", "there are two idempotency keys", parameter="Idempotency-Key")
+    return idempotency_key(given.pop() if given else None)
+
+
 def header_conditions(request: web.BaseRequest, path: Path) -> tuple[Condition, ...]:
     """The preconditions that `If-Match` and `If-None-Match` are."""
     found = []
-    match = entity_tags(request.headers.getall("If-Match", []))
+    given = request.headers.getall("If-Match", [])
+    match = entity_tags(given, "If-Match", strong=True)
     if "*" in match:
         found.append(Condition(path, exists=True))
-    elif match:
+    elif given:
         found.append(Condition(path, etags=tuple(sorted(match))))
     none = entity_tags(request.headers.getall("If-None-Match", []))
     if "*" in none:
@@ -191,21 +200,21 @@ def header_conditions(request: web.BaseRequest, path: Path) -> tuple[Condition, 
 async def transaction(engine: Engine, request: web.BaseRequest, query: str, limits: Limits) -> Reply:
     """`POST /v1/transaction`."""
     parse_query(query, ())
-    header_key = idempotency_key(request.headers.get("Idempotency-Key"))
+    key = header_key(request)
     msgpack = is_msgpack(request.headers.get("Content-Type", ""))
     body = await read_body(request, limits)
     decode(body, msgpack, limits.max_depth)
     asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body)
-    if header_key is not None and asked.id is not None and header_key != asked.id:
+    if key is not None and asked.id is not None and key != asked.id:
         raise Problem("invalid_parameter", "id and Idempotency-Key differ", parameter="id")
-    proposal = proposal_of(asked, header_key, engine.foreign)
+    proposal = proposal_of(asked, key, engine.foreign)
     outcome = await commit(engine, proposal)
     answer = outcome_body(outcome, diff=asked.dry_run or asked.want == "diff")
     mime, content = encoded(answer, accepts_msgpack(request))
     return Reply(200, mime + revision_headers(outcome), content)
 
 
-def proposal_of(asked: TransactionRequest, header_key: str | None, foreign: bool) -> Proposal:
+def proposal_of(asked: TransactionRequest, key: str | None, foreign: bool) -> Proposal:
     """The proposal that a transaction's body is; raises `Problem`."""
     if asked.base is not None:
         parse_cursor(asked.base, "base")
@@ -217,7 +226,7 @@ def proposal_of(asked: TransactionRequest, header_key: str | None, foreign: bool
         user=None if asked.u is None else label(asked.u, "u"),
         m=moment(asked.m, "m"),
         base=asked.base,
-        key=idempotency_key(asked.id) or header_key,
+        key=idempotency_key(asked.id) or key,
         conditions=tuple(_condition(each) for each in asked.conditions),
         ack=asked.ack,
         dry_run=asked.dry_run,
@@ -232,9 +241,7 @@ def _condition(asked: ConditionRequest) -> Condition:
         raise Problem("invalid_parameter", "a condition has equals, exists, etag or unchanged_since", path=asked.path)
     if asked.unchanged_since is not None:
         parse_cursor(asked.unchanged_since, "unchanged_since")
-    etags = (
-        None if asked.etag is None else tuple(entity_tags([asked.etag] if '"' in asked.etag else [f'"{asked.etag}"']))
-    )
+    etags = None if asked.etag is None else (asked.etag.removeprefix('"').removesuffix('"'),)
     return Condition(parse(asked.path), equals, asked.exists, etags, None, asked.unchanged_since)
 
 

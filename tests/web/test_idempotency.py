@@ -1,0 +1,141 @@
+"""Section 3 of the contract: a repeated request is answered as the first was, and done once."""
+
+import asyncio
+
+import pytest
+
+from tests.serving import Serving, request
+
+KEY = "Idempotency-Key: order-7"
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST", "DELETE"])
+async def test_a_repeat_commits_nothing_and_gets_the_first_answer(serving: Serving, method: str, restart: bool) -> None:
+    await serving.put("", {"x": {"old": 1}, "l": [1]})
+    first = await serving.ask(method, "/v1/data/x", {"v": 1}, KEY)
+    await serving.put("/other", 1)
+    if restart:
+        await serving.restart()
+    before = serving.mark()
+    again = await serving.ask(method, "/v1/data/x", {"v": 1}, KEY)
+    assert (again.status, again.headers["idempotency-replayed"]) == (first.status, "true")
+    assert again.json == {**first.json, "replayed": True}
+    assert "idempotency-replayed" not in first.headers
+    for name in ("kanta-revision", "kanta-cursor", "location"):
+        assert again.headers.get(name) == first.headers.get(name)
+    assert serving.mark() == before
+
+
+@pytest.mark.parametrize("path", ["", "/x", "/l", "/new/path", "/$d"])
+async def test_the_child_that_a_post_made_is_known_after_a_restart(serving: Serving, path: str) -> None:
+    await serving.put("", {"x": {}, "l": [1, 2], "$d": {}})
+    first = await serving.ask("POST", f"/v1/data{path}", {"v": 1}, KEY)
+    assert first.status == 201
+    await serving.restart()
+    again = await serving.ask("POST", f"/v1/data{path}", {"v": 1}, KEY)
+    assert (again.status, again.json["key"]) == (201, first.json["key"])
+    assert again.headers["location"] == first.headers["location"]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+async def test_the_key_of_another_request_is_422(serving: Serving, restart: bool) -> None:
+    tag = (await serving.ask("GET", "/v1/data")).etag
+    assert (await serving.ask("PUT", "/v1/data/x", 1, KEY)).status == 200
+    if restart:
+        await serving.restart()
+    before = serving.mark()
+    others = [
+        ("PUT", "/v1/data/x", 2, ()),
+        ("PUT", "/v1/data/x", True, ()),
+        ("PUT", "/v1/data/y", 1, ()),
+        ("PATCH", "/v1/data/x", 1, ()),
+        ("PUT", "/v1/data/x?user=u", 1, ()),
+        ("PUT", "/v1/data/x?base=0", 1, ()),
+        ("PUT", "/v1/data/x", 1, (f"If-Match: {tag}",)),
+        ("DELETE", "/v1/data/x", None, ()),
+    ]
+    for method, target, value, headers in others:
+        got = await serving.ask(method, target, value, KEY, *headers)
+        assert (got.status, got.code) == (422, "key_reused"), target
+    assert serving.mark() == before
+
+
+async def test_the_key_is_looked_at_before_any_other_condition(serving: Serving) -> None:
+    assert (await serving.ask("PUT", "/v1/data/x", 1, KEY, "If-None-Match: *")).status == 200
+    again = await serving.ask("PUT", "/v1/data/x", 1, KEY, "If-None-Match: *")
+    assert (again.status, again.json["replayed"]) == (200, True)
+    based = await serving.ask("PUT", "/v1/data/x?base=1", 2, "Idempotency-Key: b")
+    assert based.status == 200
+    await serving.put("/x", 3)
+    assert (await serving.ask("PUT", "/v1/data/x?base=1", 2, "Idempotency-Key: b")).json["replayed"] is True
+
+
+async def test_a_request_that_was_refused_left_no_key(serving: Serving) -> None:
+    assert (await serving.ask("PUT", "/v1/data/x", 1, KEY, "If-Match: *")).status == 412
+    assert (await serving.ask("PUT", "/v1/data/x", 2, KEY)).json["rev"] == 1
+
+
+async def test_a_keyed_request_that_changed_nothing_is_remembered_by_the_process(serving: Serving) -> None:
+    await serving.put("/x", 1)
+    assert (await serving.ask("PUT", "/v1/data/x", 1, KEY)).json["changed"] is False
+    await serving.put("/x", 2)
+    again = await serving.ask("PUT", "/v1/data/x", 1, KEY)
+    assert (again.json["changed"], again.json["rev"], again.json["replayed"]) == (False, 1, True)
+    assert await serving.value("/x") == 2
+    assert (await serving.ask("PUT", "/v1/data/x", 3, KEY)).code == "key_reused"
+    await serving.restart()
+    assert (await serving.ask("PUT", "/v1/data/x", 1, KEY)).json["changed"] is True
+
+
+async def test_a_transaction_takes_the_key_in_its_body_or_its_header(serving: Serving) -> None:
+    first = await serving.transact(diff={"x": 1}, id="k")
+    assert (await serving.transact(diff={"x": 1}, id="k")).json == {**first.json, "replayed": True}
+    body = {"diff": {"x": 1}}
+    assert (await serving.ask("POST", "/v1/transaction", body, "Idempotency-Key: k")).json["replayed"] is True
+    both = {"diff": {"x": 1}, "id": "k"}
+    assert (await serving.ask("POST", "/v1/transaction", both, "Idempotency-Key: k")).json["replayed"] is True
+    differing = await serving.ask("POST", "/v1/transaction", both, "Idempotency-Key: other")
+    assert (differing.status, differing.code) == (400, "invalid_parameter")
+    assert serving.engine.rev == 1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "\xfc", "a\tb"])
+async def test_a_key_is_1_to_128_printable_ascii_characters(serving: Serving, key: str) -> None:
+    got = await serving.ask("PUT", "/v1/data/x", 1, f"Idempotency-Key: {key}")
+    assert (got.status, got.code) == (400, "invalid_parameter")
+    assert (await serving.transact(diff={"x": 1}, id=key)).code == "invalid_parameter"
+    assert serving.engine.rev == 0
+    assert (await serving.transact(diff={"x": 1}, id="~" * 128)).status == 200
+
+
+async def test_two_keys_that_differ_are_400(serving: Serving) -> None:
+    got = await serving.ask("PUT", "/v1/data/x", 1, "Idempotency-Key: a", "Idempotency-Key: b")
+    assert (got.status, got.code) == (400, "invalid_parameter")
+    assert (await serving.ask("PUT", "/v1/data/x", 1, "Idempotency-Key: a", "Idempotency-Key: a")).status == 200
+
+
+async def test_a_repeat_while_the_first_is_unsynced_waits_with_it(serving: Serving) -> None:
+    serving.disk.hold()
+    wires = [await serving.connect() for _ in range(2)]
+    for wire in wires:
+        wire.send(request("PUT", "/v1/data/x", b"1", KEY))
+    answers = [asyncio.create_task(wire.answer()) for wire in wires]
+    await serving.disk.until_syncing()
+    assert not any(answer.done() for answer in answers)
+    serving.disk.release()
+    got = [await answer for answer in answers]
+    assert sorted("replayed" in one.json for one in got) == [False, True]
+    assert serving.engine.rev == 1
+    for wire in wires:
+        await wire.close()
+
+
+async def test_a_repeat_gives_the_diff_again_when_asked(serving: Serving) -> None:
+    first = await serving.transact(diff={"x": {"y": 1}}, id="k", want="diff")
+    assert first.json["diff"] == {"x": {"y": 1}}
+    await serving.put("/x", 2)
+    for _ in range(2):
+        again = await serving.transact(diff={"x": {"y": 1}}, id="k", want="diff")
+        assert (again.json["replayed"], again.json["diff"]) == (True, {"x": {"y": 1}})
+        await serving.restart()
