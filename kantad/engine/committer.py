@@ -202,9 +202,10 @@ class Committer:
         """Write and sync one batch; what went wrong, if anything."""
         try:
             if batch.snapshot is not None:
-                self.log.append(self.log.framed([(batch.snapshot, True)]))
+                self.log.append(self.log.framing.frame(batch.snapshot, self.log.size, True))
             elif batch.changes:
-                self.log.append(self.log.framed([(change.payload, False) for change in batch.changes]))
+                payloads = [change.payload for change in batch.changes]
+                self.log.append(self.log.framing.batch(payloads, self.log.size))
             if batch.sync and (batch.waiting_written or self.policy == "written"):
                 self._tell(self._written, batch)
             if batch.sync:

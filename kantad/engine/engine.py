@@ -196,34 +196,22 @@ class Engine:
         """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more."""
         committer = self.committer
         with committer.lock:
-            batch = self._add(committer.first_rev_with_room(), micros, action, diff, user, m, key, q)
+            first = committer.first_rev_with_room()
+            rev = self.rev + 1
+            payload, chain = self.log.codec.change(
+                micros, action, diff, self.chain, v=self.v, u=user, m=m, id=key, q=q, b=first
+            )
+            undo = Undo(self.orders)
+            apply(self.root, diff, undo)
+            before = (self.micros, self.m)
+            self.rev, self.chain, self.micros = rev, chain, micros
+            if m is not None:
+                self.m = m
+            batch = committer.add(Applied(rev, chain, payload, diff, undo, before))
         if self.policy == "applied":
-            self.visible = Visible(self.rev, self.chain)
+            self.visible = Visible(rev, chain)
             self._wake()
         return batch
-
-    def _add(
-        self,
-        first: int,
-        micros: int,
-        action: str,
-        diff: Any,
-        user: str | None,
-        m: int | None,
-        key: str | None,
-        q: str | None,
-    ) -> Batch:
-        rev = self.rev + 1
-        payload, chain = self.log.codec.change(
-            micros, action, diff, self.chain, v=self.v, u=user, m=m, id=key, q=q, b=first
-        )
-        undo = Undo(self.orders)
-        apply(self.root, diff, undo)
-        before = (self.micros, self.m)
-        self.rev, self.chain, self.micros = rev, chain, micros
-        if m is not None:
-            self.m = m
-        return self.committer.add(Applied(rev, chain, payload, diff, undo, before))
 
     def settle_when(self, ack: Ack | None, rev: int, settle: Settle) -> bool:
         """Call `settle(None or Problem)` when an answer that knows revision `rev` may go out.

@@ -54,6 +54,9 @@ class Framing(Protocol):
     def frame(self, payload: bytes, offset: int, snapshot: bool = False) -> bytes:
         """The bytes to write at this offset of the file."""
 
+    def batch(self, payloads: list[bytes], offset: int) -> bytes:
+        """The bytes that these changes are, one behind the other, at this offset of the file."""
+
     def next(self, buffer: Any, start: int, end: int) -> Decoded:
         """The record that begins at `start` (at `end` it is More)."""
 
@@ -76,6 +79,10 @@ class JsonLines:
     def frame(self, payload: bytes, offset: int, snapshot: bool = False) -> bytes:
         """See Framing."""
         return b"%b%b\n" % (self.PREFIX if snapshot else b"", payload)
+
+    def batch(self, payloads: list[bytes], offset: int) -> bytes:
+        """See Framing."""
+        return b"\n".join(payloads) + b"\n"
 
     def next(self, buffer: Any, start: int, end: int) -> Decoded:
         """See Framing; blank lines before the record are skipped."""
@@ -128,6 +135,14 @@ class BinaryFrames:
             self._checksum(payload, offset, snapshot),
             payload,
         )
+
+    def batch(self, payloads: list[bytes], offset: int) -> bytes:
+        """See Framing."""
+        frames = []
+        for payload in payloads:
+            frames.append(self.frame(payload, offset))
+            offset += len(frames[-1])
+        return b"".join(frames)
 
     def next(self, buffer: Any, start: int, end: int) -> Decoded:
         """See Framing."""

@@ -124,19 +124,21 @@ class TimeText:
     """RFC 3339 UTC text of microseconds since the epoch; the text of a second is made once."""
 
     def __init__(self) -> None:
-        self.second = self.micros = -1
-        self.prefix = self.text = ""
+        self.micros = self.second = -1
+        self.template = self.text = ""
 
     def __call__(self, micros: int) -> str:
         """The text of one moment; that of the last one is kept."""
         if micros == self.micros:
             return self.text
-        second, rest = divmod(micros, 1_000_000)
-        if second != self.second:
-            self.second = second
-            self.prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        rest = micros - self.second
+        if not 0 <= rest < 1_000_000 or not self.template:
+            rest = micros % 1_000_000
+            self.second = micros - rest
+            whole = datetime.fromtimestamp(self.second // 1_000_000, UTC)
+            self.template = whole.strftime("%Y-%m-%dT%H:%M:%S.%%06dZ")
         self.micros = micros
-        self.text = f"{self.prefix}.{rest:06d}Z"
+        self.text = self.template % rest
         return self.text
 
 
