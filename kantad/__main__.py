@@ -5,6 +5,7 @@ disk failed, 75 another process has the file.
 """
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import logging
@@ -18,6 +19,7 @@ from typing import Any, Final
 import uvloop
 
 from kantad import __version__
+from kantad.background import verify_older_part
 from kantad.config import Config, UsageError, environment, load
 from kantad.engine.engine import Engine, open_engine
 from kantad.engine.memory import return_large_blocks
@@ -32,6 +34,8 @@ from kantad.web.writing import Limits
 logger = logging.getLogger("kantad")
 
 OK, USAGE, DAMAGED, BROKEN, LOCKED = 0, 2, 65, 74, 75
+
+LAST_WORDS: Final = 0.5  # seconds that a server whose disk failed takes to end its answers
 
 OFFLINE: Final = {"check": "kantad.tools.check", "dump": "kantad.tools.dump", "repair": "kantad.tools.repair"}
 
@@ -106,7 +110,7 @@ async def _serve(config: Config) -> int:
 
     def on_signal() -> None:
         if stop.done():
-            os._exit(OK if engine is None or not engine.committer.unsettled() else 1)
+            os._exit(OK if engine is None or engine.policy == "durable" or not engine.committer.pending else BROKEN)
         stop.set_result(OK)
 
     engine: Engine | None = None
@@ -131,11 +135,16 @@ async def _serve(config: Config) -> int:
         file=sys.stderr,
         flush=True,
     )
+    verifying = loop.create_task(verify_older_part(engine))
     ends: set[asyncio.Future[Any]] = {stop, engine.broken}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    verifying.cancel()
+    await asyncio.wait({verifying})
     if engine.broken.done():
-        await asyncio.sleep(0)  # the answers that say so are written before this
-        await server.stop()
+        with contextlib.suppress(
+            TimeoutError
+        ):  # the answers that say so are written; nothing else is worth waiting for
+            await asyncio.wait_for(server.stop(), LAST_WORDS)
         return BROKEN
     engine.retire()
     await server.stop()

@@ -332,7 +332,7 @@ class Committer:
         self._let_go()
 
     def _keep_waiting(self, lost: list[Batch]) -> None:
-        """Who waits in a lost batch for a revision that was written before it waits for the next sync; with the lock."""
+        """Who waits in a lost batch for an earlier revision waits for the next sync; with the lock."""
         first = next(change.rev for batch in lost for change in batch.changes)
         for batch in lost:
             self.open.waiting += [waiting for waiting in batch.waiting if waiting[0] < first]

@@ -99,6 +99,7 @@ class Engine:
         self.state_bytes = found.snapshot
         self.last_snapshot = (self.visible, found.snapshot)
         self.warnings = found.warnings
+        self.history = "not verified yet"  # of the part before the snapshot that the start began with
         self.trouble: str | None = None  # why writes fail at the moment
         self.stopping = False
         self.window = Window()

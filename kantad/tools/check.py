@@ -21,6 +21,7 @@ MOST_WARNINGS: Final = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad check`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    parser.add_argument("--end", type=int, metavar="BYTES", help="verify only this much of it, from its start")
 
 
 def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     name = escaped(args.file)
     try:
         with reading(path) as (buffer, size, framing, codec):
+            size = size if args.end is None else min(size, args.end)
             verified = verify(buffer, size, framing, codec)
     except NotOurs as error:
         print(f"{name}: {escaped(str(error))}", file=err)

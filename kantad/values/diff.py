@@ -29,7 +29,7 @@ JSONDIFF_COST: Final = 20_000
 
 
 def difference(old: Any, new: Any) -> Any:
-    """The canonical patch that makes `new` of `old`, or SAME; `old` may be MISSING. Takes parts of `new` as they are."""
+    """The canonical patch that makes `new` of `old` (may be MISSING), or SAME; parts of `new` go into it uncopied."""
     kind = type(new)
     if kind is dict:
         if type(old) is dict:

@@ -10,7 +10,6 @@ the payload; the checksum is keyed with the kind, `S` and the frame's offset in 
 that stood elsewhere do not pass.
 """
 
-import re
 import struct
 from typing import Any, Final, NamedTuple, Protocol
 

@@ -29,6 +29,7 @@ def status(engine: Engine) -> Reply:
         "uptime": round(time.monotonic() - _STARTED, 3),
         "ack": engine.policy,
         "idempotency_keys": len(engine.window.changes),
+        "history": engine.history,
         "warnings": engine.warnings,
         "trouble": engine.trouble,
     }
