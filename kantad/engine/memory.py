@@ -1,8 +1,9 @@
 """The interpreter's memory: no collector pauses over a large state, and freed memory given back.
 
 The state has no cycles, so reference counting frees it; a full collection over a million objects
-would stop the loop for 0.4 s. So: off while loading, what was loaded is frozen, high thresholds
-afterwards.
+would stop the loop for 0.4 s. So: off while loading, what was loaded is frozen, and afterwards only
+the young generations are collected, a few milliseconds at a time: what survived two collections
+is the state, and is not looked at again.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+THRESHOLDS: Final = (10_000, 5, 1_000_000)  # objects, collections of them, collections of those
 M_MMAP_THRESHOLD: Final = -3  # malloc.h
 LARGE: Final = 256 << 10
 
@@ -24,7 +26,7 @@ def loading() -> Iterator[None]:
     finally:
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 50, 1000)
+        gc.set_threshold(*THRESHOLDS)
         gc.enable()
 
 
