@@ -77,12 +77,14 @@ class RealDisk:
             os.close(fd)
 
 
-def write_all(disk: Disk, fd: int, data: bytes | memoryview) -> None:
-    """Write all of the data, however short the single writes are."""
-    view, done = memoryview(data), 0
+def write_all(disk: Disk, fd: int, data: bytes | memoryview) -> int:
+    """Write all of the data, however short the single writes are; how many there were."""
+    view, done, calls = memoryview(data), 0, 0
     while done < len(view):
         with view[done:] as rest:
             done += disk.write(fd, rest)
+            calls += 1
+    return calls
 
 
 def remove_leftovers(disk: Disk, path: str) -> None:

@@ -77,12 +77,14 @@ class Log:
         """Hand the bytes to the operating system, if the file is as long as we left it; raises `NoRoom` or `Broken`."""
         self.check_size()
         try:
-            write_all(self.disk, self.fd, data)
+            calls = write_all(self.disk, self.fd, data)
         except OSError as error:
             if error.errno not in FULL:
                 raise Broken(f"writing {self.path}: {error.strerror}") from error
             self._cut_back(error)
         self.size += len(data)
+        if calls > 1:
+            self.check_size()  # a short write is rare: see that it was as long as was said
 
     def framed(self, records: list[tuple[bytes, bool]]) -> bytes:
         """The bytes that these (payload, is a snapshot) are at the end of the file."""
