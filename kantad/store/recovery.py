@@ -8,6 +8,7 @@ be torn. Hashed records go by in blocks, the fast way; whatever is unusual is le
 """
 
 import contextlib
+from binascii import hexlify
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -250,15 +251,15 @@ class Recovery:
     def _run_blocks(self, place: int) -> int:
         """Replay hashed changes as long as all is as it should be; returns where it stopped."""
         replayer, decode = self.replayer, self.codec.decoder(Step)
-        suffix, more = (b',"h":"%b"}', 1) if self.json else (b"\xa1h\xb0%b", BinaryFrames.HEAD)
-        length = len(suffix) - 2 + 16
+        before, behind, more = (b',"h":"', b'"}', 1) if self.json else (b"\xa1h\xb0", b"", BinaryFrames.HEAD)
+        length = len(before) + 16 + len(behind)
         state, rev, chain, batch, m = replayer.state, replayer.rev, replayer.chain, replayer.batch, None
         payload = last = b""
         stop = False
         while not stop and (payloads := self.framing.changes(self.buffer[place : place + BLOCK], place)):
             for payload in payloads:
                 digest = blake3(chain + payload[:-length]).digest(length=8)
-                if payload[-length:] != suffix % digest.hex().encode():
+                if payload[-length:] != before + hexlify(digest) + behind:
                     stop = True
                     break
                 try:
