@@ -221,7 +221,7 @@ def test_any_subset_of_unsynced_sectors(writer: Writer) -> None:
 
 @pytest.mark.long
 def test_any_subset_of_unsynced_sectors_for_long(writer: Writer) -> None:
-    for seed in range(10):
+    for seed in range(5):
         path = writer.path.with_name(f"{seed}.kantadb")
         power_cuts(Writer(path, writer.format), random.Random(seed), rounds=40, states=60)
 
