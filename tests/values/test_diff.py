@@ -1,0 +1,106 @@
+"""The differ: its patches make the new value, for us, for jsondiff and for kanta."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import jsondiff
+import pytest
+from hypothesis import assume, given
+from kanta.diff import patch as kanta_patch
+
+from kantad.values.content import MISSING, same
+from kantad.values.diff import SAME, difference
+from kantad.values.patch import apply
+from tests.values.documents import anything, has_command_key, object_pairs, pairs
+
+
+def round_trip(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@given(pairs)
+def test_the_difference_makes_the_new_value_of_the_old(pair: tuple[Any, Any]) -> None:
+    old, new = pair
+    patch = difference(deepcopy(old), deepcopy(new))
+    assert (patch is SAME) == same(old, new)
+    if patch is not SAME:
+        assert same(apply(deepcopy(old), round_trip(patch)), new)
+        assert same(apply(deepcopy(old), deepcopy(patch)), new)
+
+
+@given(pairs)
+def test_jsondiff_reads_the_difference_as_we_do(pair: tuple[Any, Any]) -> None:
+    old, new = pair
+    patch = difference(deepcopy(old), deepcopy(new))
+    assume(patch is not SAME)
+    assert same(jsondiff.patch(deepcopy(old), round_trip(patch), marshal=True), new)
+
+
+@given(object_pairs)
+def test_kanta_reads_the_difference_as_we_do(pair: tuple[Any, Any]) -> None:
+    old, new = pair
+    assume(not has_command_key(old) and not has_command_key(new))
+    patch = difference(deepcopy(old), deepcopy(new))
+    assume(patch is not SAME)
+    assert same(kanta_patch(deepcopy(old), round_trip(patch)), new)
+
+
+@given(anything)
+def test_the_difference_from_nothing_is_the_value_spelt_as_a_patch(value: Any) -> None:
+    patch = difference(MISSING, deepcopy(value))
+    assert patch is not SAME
+    assert same(apply({}, {"k": deepcopy(patch)})["k"], value)
+
+
+@given(pairs)
+def test_the_differ_leaves_both_values_alone(pair: tuple[Any, Any]) -> None:
+    old, new = deepcopy(pair)
+    difference(old, new)
+    assert same(old, pair[0])
+    assert same(new, pair[1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "patch"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, {"b": 2}),
+        ({"a": 1, "b": 2}, {"a": 1}, {"$delete": ["b"]}),
+        ({"a": 1}, {"b": 2}, {"$replace": {"b": 2}}),
+        ({"a": 1}, {}, {"$replace": {}}),
+        ({}, {"a": {}}, {"a": {}}),
+        ({"a": 1}, {"a": {}}, {"a": {"$replace": {}}}),
+        ({"a": [1]}, {"a": {"b": 1}}, {"a": {"$replace": {"b": 1}}}),
+        ({"a": {"b": 1}}, {"a": [1]}, {"a": [1]}),
+        ({"$a": 1, "x": 1}, {"$a": "$5", "x": 1}, {"$$a": "$$5"}),
+        ({"$delete": 1, "x": 1}, {"x": 1}, {"$delete": ["$$delete"]}),
+        ({"a": 1}, {"a": True}, {"a": True}),
+        ({"a": 1}, {"a": 1.0}, {"a": 1.0}),
+        ({"a": [1, 2, 3]}, {"a": [1, 2]}, {"a": [1, 2]}),
+        ({"a": list(range(40))}, {"a": list(range(39))}, {"a": {"$delete": [39]}}),
+        ({"a": list(range(40))}, {"a": [*range(40), 40]}, {"a": {"$insert": [[40, 40]]}}),
+        (["long" * 9, {"x": 1}], ["long" * 9, {"x": 2}], {"1": {"x": 2}}),
+        (["long" * 9, {"x": 1, "y": "long" * 9}], ["long" * 9, {"x": True, "y": "long" * 9}], {"1": {"x": True}}),
+    ],
+)
+def test_the_difference_is_canonical(old: Any, new: Any, patch: Any) -> None:
+    assert same(difference(old, new), patch)
+
+
+def test_a_long_list_of_changes_is_compared_without_jsondiff() -> None:
+    old = [{"n": n} for n in range(500)]
+    new = [{"n": n + 1} for n in range(500)]
+    assert same(apply(deepcopy(old), deepcopy(difference(old, new))), new)
+    new = [{"n": n, "more": "long" * 50} for n in range(3)]
+    assert same(apply(deepcopy(old), deepcopy(difference(old, new))), new)
+
+
+def test_few_but_large_elements_are_compared_without_jsondiff() -> None:
+    old = ["x" * 9000, "y" * 9000]
+    new = ["y" * 9000, "z" * 9000]
+    assert same(apply(deepcopy(old), deepcopy(difference(old, new))), new)
+
+
+def test_the_same_content_is_named_so() -> None:
+    assert repr(SAME) == "SAME"
+    assert difference([1, {"a": 1}], [1, {"a": 1}]) is SAME
