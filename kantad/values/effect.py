@@ -208,7 +208,7 @@ def _on_array(old: list[Any], patch: dict[Any, Any], room: int, foreign: bool) -
     if not deletions and not values and not edits:
         return SAME
     if bool(deletions) + bool(values) + bool(edits) > 1:
-        return difference(old, _edited(shifted, edits))
+        return copied(difference(old, _edited(shifted, edits)))  # else the state could hold an element twice
     edit = edits  # of one kind only, so there is nothing to narrow
     if deletions:
         edit = {"$delete": deletions}
@@ -227,12 +227,15 @@ def _element(key: Any, length: int) -> int:
 
 
 def _shorter(old: list[Any], edit: dict[Any, Any]) -> Any:
-    """The canonical list edit, or the whole list after it where that is shorter.
+    """The canonical list edit, or what the differ makes of the list where the whole list is shorter.
 
     A list of more than 64 elements is edited: looking at all of it would make an edit cost what
     the list holds.
     """
-    return edit if len(old) > 64 else shorter_of(edit, changed(old, edit))
+    if len(old) > 64:
+        return edit
+    new = changed(old, edit)
+    return edit if shorter_of(edit, new) is edit else copied(difference(old, new))
 
 
 def _edited(items: list[Any], edits: dict[Any, Any]) -> list[Any]:
