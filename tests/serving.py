@@ -117,6 +117,7 @@ class Serving:
         self.port = 0
         self.running = False
         self.wire: Wire | None = None
+        self.wires: list[Wire] = []
 
     async def start(
         self,
@@ -144,9 +145,10 @@ class Serving:
         if not self.running:
             return
         self.running = False
-        if self.wire is not None:
-            await self.wire.close()
-            self.wire = None
+        self.wire = None
+        for wire in self.wires:
+            await wire.close()
+        self.wires.clear()
         self.disk.release()
         self.disk.room = None
         engine = self.engine
@@ -168,7 +170,8 @@ class Serving:
 
     async def connect(self) -> Wire:
         """A connection of the test's own."""
-        return await Wire.to(self.port)
+        self.wires.append(await Wire.to(self.port))
+        return self.wires[-1]
 
     async def ask(self, method: str, target: str, value: Any = None, *headers: str, body: bytes | None = None) -> Got:
         """Ask and get the answer, on a connection that is kept while the server keeps it."""
@@ -213,6 +216,11 @@ class Serving:
         with open(self.path, "rb") as file:
             held = file.read()
         return self.engine.rev, self.engine.visible.cursor, encode_json(self.engine.root), held
+
+    def records(self) -> list[dict[str, Any]]:
+        """The changes in the file."""
+        with open(self.path, "rb") as file:
+            return [decode_json(line) for line in file.read().splitlines() if line.startswith(b'{"ts"')]
 
     @property
     def fast_answers(self) -> int:

@@ -52,18 +52,21 @@ class Connection(RequestHandler):
         "missing",
         "more",
         "patience",
+        "refusals",
         "since",
         "unsent",
         "waiting",
     )
 
-    def __init__(self, manager: web.Server, fast: "Fast | None", patience: Patience, **kwargs: Any) -> None:
+    def __init__(
+        self, manager: web.Server, fast: "Fast | None", patience: Patience, refusals: "Refusals", **kwargs: Any
+    ) -> None:
         super().__init__(manager, **kwargs)
-        self.fast, self.patience = fast, patience
+        self.fast, self.patience, self.refusals = fast, patience, refusals
         self.since = 0.0
         self.allowed = patience.head  # 0: no limit, a request is being handled
         self.handed = False  # aiohttp has a request (or part of one) that is not answered
-        self.more = False  # bytes arrived behind the request that is being handled
+        self.more = False  # what arrived may reach beyond the request that is being handled
         self.unsent = 0  # bytes of answers that the client had not taken at the last sweep
         self.missing: int | None = 0  # bytes of the handed request still to come; None: not known
         self.block = b""  # the header block of the one request that was handed over whole
@@ -89,9 +92,8 @@ class Connection(RequestHandler):
         else:
             if self.missing is not None:
                 self.missing = self.missing - len(data) if self.missing >= len(data) else None
-            if self.handed:
-                self.more = True
-            else:
+            self.more = self.missing is None
+            if not self.handed:
                 self._began()
             super().data_received(data)
 
@@ -107,11 +109,12 @@ class Connection(RequestHandler):
             if length is not None and length >= len(data) - end - 4:
                 self.missing = length - (len(data) - end - 4)
                 self.block = block
+        self.more = self.missing is None
         super().data_received(data)
 
     def _began(self) -> None:
         """The first bytes of a request are here."""
-        self.handed, self.more = True, False
+        self.handed = True
         self.allowed, self.since = self.patience.head, self._loop.time()
 
     def hold(self, data: bytes) -> None:
@@ -124,14 +127,14 @@ class Connection(RequestHandler):
 
     def admitted(self) -> None:
         """A request's headers are read and it may be routed; its body has limits of its own."""
-        self.allowed, self.handed, self.more = 0.0, True, False
+        self.allowed, self.handed = 0.0, True
         if self.fast is not None and self.block:
             self.fast.learn(self.block)
 
     def answered(self, keep_alive: bool) -> None:
         """An answer was written; a request may follow, or be there in part already."""
-        self.handed = self.more and self.missing is None
-        self.allowed = self.patience.head if self.handed else self.patience.idle
+        self.handed = False
+        self.allowed = self.patience.head if self.more else self.patience.idle
         self.since = self._loop.time()
         self.block = b""
         self.closing = self.closing or not keep_alive
@@ -188,9 +191,10 @@ class Connection(RequestHandler):
             self.active, self.since = False, now
             self.allowed = self.allowed and self.patience.idle
         self.unsent = unsent
-        if unsent and now - self.since > self.patience.idle:
-            self.force_close()
-            transport.abort()
+        if unsent:
+            if now - self.since > self.patience.idle:
+                self.force_close()
+                transport.abort()  # closing would wait for the client to take the rest
         elif self.allowed and not self.waiting and now - self.since > self.allowed:
             if self.handed:
                 seconds = self.patience.head
@@ -219,38 +223,35 @@ class Connection(RequestHandler):
             problem = Problem("method_not_allowed", "there is no such method", allow=allow)
         else:
             problem = Problem("invalid_parameter", "the request is not well-formed HTTP/1.1")
-        log_refusal(self.peername, message or str(exc))
+        self.refusals.log(self.peername, message or str(exc))
         return Answer(problem_reply(problem, close=True), head=False, keep_alive=False)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """One line for what aiohttp would log with a traceback."""
-        log_refusal(self.peername, str(kw.get("exc_info", "")))
+        self.refusals.log(self.peername, str(kw.get("exc_info", "")))
 
     def log_debug(self, *args: Any, **kw: Any) -> None:
         """Nothing."""
 
 
-class _Rate:
-    """At most ten lines a second, and how many were left out."""
+class Refusals:
+    """The log of refused connections: one line of at most 512 bytes each, at most ten a second."""
+
+    MOST: Final = 10
 
     def __init__(self) -> None:
-        self.second = 0
-        self.count = 0
+        self.second = self.count = 0
 
-
-_rate = _Rate()
-
-
-def log_refusal(peer: object, why: str) -> None:
-    """Log a refused connection in one line of at most 512 bytes, control characters escaped; rate-limited."""
-    second = int(time.monotonic())
-    if second != _rate.second:
-        if _rate.count > 10:
-            logger.warning("%d more malformed requests", _rate.count - 10)
-        _rate.second, _rate.count = second, 0
-    _rate.count += 1
-    if _rate.count <= 10:
-        logger.warning("malformed request from %s: %s", peer, ascii(why)[:300])
+    def log(self, peer: object, why: str) -> None:
+        """Log one, control characters escaped; how many were left out is told later."""
+        second = int(time.monotonic())
+        if second != self.second:
+            if self.count > self.MOST:
+                logger.warning("%d more malformed requests", self.count - self.MOST)
+            self.second, self.count = second, 0
+        self.count += 1
+        if self.count <= self.MOST:
+            logger.warning("malformed request from %s: %s", peer, ascii(why)[:300])
 
 
 def body_length(block: bytes) -> int | None:

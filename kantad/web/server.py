@@ -14,7 +14,7 @@ from aiohttp import web
 from kantad.values.errors import Problem
 from kantad.web.answer import problem_reply, render
 from kantad.web.app import App
-from kantad.web.connection import Connection, Patience, log_refusal
+from kantad.web.connection import Connection, Patience, Refusals
 from kantad.web.fast import Fast
 
 MOST_CONNECTIONS: Final = 10_000
@@ -38,17 +38,17 @@ class _Server(web.Server):
             auto_decompress=False,
             lingering_time=1.0,
         )
-        self.fast, self.most, self.patience = fast, most, patience
+        self.fast, self.most, self.patience, self.refusals = fast, most, patience, Refusals()
 
     def __call__(self) -> Connection:
-        return Connection(self, self.fast, self.patience, loop=self._loop, **self._kwargs)
+        return Connection(self, self.fast, self.patience, self.refusals, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._connections) > self.most:
             reply = problem_reply(Problem("unavailable", "too many connections", retry_after=1))
             transport.write(render(reply.status, reply.headers, reply.body, close=True))
-            log_refusal(transport.get_extra_info("peername"), "too many connections")
+            self.refusals.log(transport.get_extra_info("peername"), "too many connections")
             self._turn_away(handler, transport)
 
     def _turn_away(self, handler: Any, transport: asyncio.Transport) -> None:

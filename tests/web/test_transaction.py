@@ -35,8 +35,7 @@ async def test_a_transaction_is_all_or_nothing(bank: Serving) -> None:
 async def test_the_record_holds_what_was_proposed(bank: Serving) -> None:
     m = "2026-06-10T02:55:00.123456Z"
     await bank.transact(a="transfer", u="alice", diff=TRANSFER, path="/accounts", m=m, id="k")
-    with open(bank.path, "rb") as file:
-        record = msgspec.json.decode(file.read().splitlines()[-1])
+    record = bank.records()[-1]
     assert (record["a"], record["u"], record["m"], record["id"]) == ("transfer", "alice", m, "k")
     assert record["diff"] == {"accounts": TRANSFER}
 

@@ -205,8 +205,7 @@ async def test_the_parameters_are_in_the_record(serving: Serving) -> None:
     got = await serving.ask("PUT", f"/v1/data/x?{query}", 1)
     assert got.status == 200
     await serving.ask("PATCH", "/v1/data", {"y": 1})
-    with open(serving.path, "rb") as file:
-        records = [msgspec.json.decode(line) for line in file.read().splitlines() if line[:1] == b"{"]
+    records = serving.records()
     assert (records[-2]["a"], records[-2]["u"], records[-2]["m"]) == ("sign up", "ü", "2026-01-02T03:04:05.500000Z")
     assert records[-1]["a"] == "patch"
     assert "u" not in records[-1]
@@ -214,8 +213,9 @@ async def test_the_parameters_are_in_the_record(serving: Serving) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["action=%0A", "action=%1B[31m", "user=" + "x" * 257, "user=%C2%85", "m=yesterday", "m=2026-01-01", "ack=maybe"]
-    + ["base=x", "base=-1", "base=1-xyz", "base=", "colour=red", "user=a&user=b", "user=%FF", "action=%E2%80%A8"],
+    "action=%0A action=%1B[31m user=%C2%85 m=yesterday m=2026-01-01 ack=maybe base=x base=-1 base=1-xyz base= "
+    "colour=red user=a&user=b user=%FF action=%E2%80%A8".split()
+    + ["user=" + "x" * 257],
 )
 async def test_a_bad_parameter_is_refused(serving: Serving, query: str) -> None:
     before = serving.mark()
