@@ -229,7 +229,7 @@ def when(engine: Engine, outcome: Outcome, ack: Any, told: list[Any], name: Any)
 async def eventually(holds: Callable[[], Any]) -> None:
     """Return when this holds, looking again at each turn of the loop."""
     async with asyncio.timeout(TIMEOUT):
-        while not holds():  # noqa: ASYNC110
+        while not holds():
             await asyncio.sleep(0.001)
 
 

@@ -4,6 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
+
+from kantad.engine.engine import Engine
+from kantad.values.content import MISSING, etag
+from kantad.values.errors import Problem
 from tests.engine.engine_kit import (
     Database,
     condition,
@@ -17,10 +21,6 @@ from tests.engine.engine_kit import (
     when,
     write,
 )
-
-from kantad.engine.engine import Engine
-from kantad.values.content import MISSING, etag
-from kantad.values.errors import Problem
 
 
 async def test_all_that_arrives_during_a_sync_is_the_next_batch(database: Database) -> None:

@@ -19,7 +19,7 @@ from kantad.engine.proposal import Condition, Outcome, Proposal
 from kantad.values.content import MISSING, decode_json, encode_json, etag
 from kantad.values.errors import Problem
 from kantad.values.pointer import format, lookup, parse
-from tests.engine.engine_kit import TIMEOUT, Database, proposal, seen
+from tests.engine.engine_kit import TIMEOUT, Database, seen
 
 KEYS = ["a", "b", "c", "$d", "1", "deep~/key", ""]
 
