@@ -23,6 +23,9 @@ class Missing:
     def __bool__(self) -> bool:
         return False
 
+    def __reduce__(self) -> str:
+        return "MISSING"  # there is one, copied or not
+
 
 MISSING: Final = Missing()
 

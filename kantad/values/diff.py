@@ -3,15 +3,15 @@
 Objects are walked key by key; an object replaces anything else by `$replace`. Arrays: the equal
 ends are trimmed, what lies between is compared by jsondiff while that is cheap, and of the list
 edit and the whole list the shorter is taken. Type-strict: `1`, `1.0` and `true` differ, which
-jsondiff does not see, so its edits are checked by applying them. Pure.
+jsondiff does not see, so of its edits only the deletions and insertions are used. Pure.
 """
 
 from typing import Any, Final
 
 import jsondiff
 
-from kantad.values.content import MISSING, copied, encode_json, same
-from kantad.values.patch import Unfit, escape, marshal, splice
+from kantad.values.content import MISSING, encode_json, same
+from kantad.values.patch import escape, marshal, unmarshal
 
 
 class Same:
@@ -19,6 +19,9 @@ class Same:
 
     def __repr__(self) -> str:
         return "SAME"
+
+    def __reduce__(self) -> str:
+        return "SAME"  # there is one, copied or not
 
 
 SAME: Final = Same()
@@ -108,29 +111,28 @@ def _pairwise(before: list[Any], after: list[Any], start: int) -> dict[str, Any]
 
 
 def _by_jsondiff(before: list[Any], after: list[Any], start: int) -> dict[str, Any] | None:
-    """jsondiff's list edit, moved to its place; None where it would be slow, is no edit, or is wrong."""
+    """jsondiff's list edit, moved to its place; None where it would be slow or is no edit.
+
+    Only what jsondiff deletes and inserts is taken over: the elements left are compared here.
+    """
     if len(before) * len(after) > JSONDIFF_COST:
         return None
     if (_size(before) * len(after) + _size(after) * len(before)) > JSONDIFF_COST:
         return None
     edit = jsondiff.diff(before, after, marshal=True)
-    if type(edit) is not dict or not edit or "$replace" in edit:
+    if type(edit) is not dict or "$replace" in edit:
+        return None
+    deletions, insertions = edit.get("$delete", ()), edit.get("$insert", ())
+    middle = list(before)
+    for position in deletions:
+        del middle[position]
+    for position, value in insertions:
+        middle.insert(position, unmarshal(value))
+    if len(middle) != len(after):
         return None
     moved: dict[str, Any] = {}
-    for key, value in edit.items():
-        if key == "$delete":
-            moved[key] = [position + start for position in value]
-        elif key == "$insert":
-            moved[key] = [[position + start, item] for position, item in value]
-        else:
-            moved[str(int(key) + start)] = value
-    return moved if _makes(edit, before, after) else None
-
-
-def _makes(edit: dict[Any, Any], before: list[Any], after: list[Any]) -> bool:
-    copy = copied(before)
-    try:
-        splice(copy, {str(k) if type(k) is int else k: v for k, v in edit.items()})
-    except Unfit:
-        return False
-    return same(copy, after)
+    if deletions:
+        moved["$delete"] = [position + start for position in deletions]
+    if insertions:
+        moved["$insert"] = [[position + start, value] for position, value in insertions]
+    return moved | _pairwise(middle, after, start)
