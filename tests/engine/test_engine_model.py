@@ -9,6 +9,7 @@ import asyncio
 import copy
 import random
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import jsondiff
@@ -22,6 +23,16 @@ from kantad.values.pointer import format, lookup, parse
 from tests.engine.engine_kit import TIMEOUT, Database, seen
 
 KEYS = ["a", "b", "c", "$d", "1", "deep~/key", ""]
+
+
+def copied(value: Any) -> Any:
+    """A copy of a value, or MISSING."""
+    return value if value is MISSING else copy.deepcopy(value)
+
+
+def own(asked: Proposal) -> Proposal:
+    """The proposal with a body of its own."""
+    return replace(asked, body=copied(asked.body))
 
 
 class Refused(Exception):
@@ -158,7 +169,7 @@ class Model:
         path = self.path()
         if edit == "delete" and not path:
             edit = "put"  # the root can't be deleted; the edges say so
-        old = lookup(self.engine.root, path)
+        old = copied(lookup(self.engine.root, path))
         body: Any = None
         if edit == "patch":
             new = self.value()
@@ -188,7 +199,7 @@ class Model:
 
     def propose(self) -> None:
         asked = self.proposal()
-        kept = copy.deepcopy(asked)  # what is stored may be a part of the request's body
+        kept = own(asked)  # what is stored may be a part of the request's body
         root = decode_json(self.texts[-1])
         before = (self.engine.rev, self.engine.chain, encode_json(self.engine.root))
         held = all(condition.fails(root) is None for condition in asked.conditions)
@@ -242,7 +253,7 @@ class Model:
         if self.keys:
             key = self.random.choice(list(self.keys))
             asked, rev = self.keys[key]
-            outcome = self.engine.transact(copy.deepcopy(asked))
+            outcome = self.engine.transact(own(asked))
             assert (outcome.rev, outcome.replayed) == (rev, True)
 
     async def settle(self) -> None:
