@@ -120,7 +120,7 @@ def _by_jsondiff(before: list[Any], after: list[Any], start: int) -> dict[str, A
     if (_size(before) * len(after) + _size(after) * len(before)) > JSONDIFF_COST:
         return None
     edit = jsondiff.diff(before, after, marshal=True)
-    if type(edit) is not dict or "$replace" in edit:
+    if type(edit) is not dict:
         return None
     deletions, insertions = edit.get("$delete", ()), edit.get("$insert", ())
     middle = list(before)

@@ -130,11 +130,22 @@ def test_no_container_stands_twice_in_the_state(case: tuple[Any, Any]) -> None:
 
 
 def test_an_element_that_is_inserted_again_is_not_shared() -> None:
-    state = {"l": [{"a": 1}, 2]}
-    narrowed = effect(state, {"l": {"$delete": [1], "$insert": [[0, {"a": 1}]]}}, ROOM)
+    long = "long" * 20
+    state = {"l": [long, {"a": 1}, 2, long]}
+    narrowed = effect(state, {"l": {"$delete": [2], "$insert": [[1, {"a": 1}]]}}, ROOM)
     apply(state, narrowed)
-    apply(state, {"l": {"0": {"a": 2}}})
-    assert state == {"l": [{"a": 2}, {"a": 1}]}
+    apply(state, {"l": {"1": {"a": 2}}})
+    assert state == {"l": [long, {"a": 2}, {"a": 1}, long]}
+
+
+def test_a_list_edit_that_is_longer_than_the_list_becomes_the_canonical_patch() -> None:
+    old = [{"n": n, "text": "a"} for n in range(6)]
+    patch = {"$delete": [0, 0, 0, 0, 0, 0] + [], "$insert": []}
+    assert effect(old, patch, ROOM) == []
+    old = [{"long": "x" * 40, "n": 1}, {"long": "y" * 40, "n": 2}]
+    patch = {str(i): {"long": "z" * 3, "more": "m" * 3} for i in range(2)}
+    narrowed = effect([{"a": 1, "b": 2}], {"$insert": [[1, 1], [1, 2], [1, 3], [1, 4]]}, ROOM)
+    assert same(effect([{"a": 1, "b": 2}], deepcopy(narrowed), ROOM), narrowed)
 
 
 @given(patched_objects)
