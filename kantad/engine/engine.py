@@ -217,7 +217,8 @@ class Engine:
     def settle_when(self, ack: Ack | None, rev: int, settle: Settle) -> bool:
         """Call `settle(None or Problem)` when an answer that knows revision `rev` may go out.
 
-        Returns False, without calling it, where that is at once.
+        Returns False, without calling it, where that is at once. To be called in the same step as
+        the `transact` that it is about: later, the revision may have been taken back.
         """
         level = ack or self.policy
         if level == "applied":

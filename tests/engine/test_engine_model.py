@@ -15,7 +15,7 @@ from typing import Any
 import jsondiff
 import pytest
 
-from kantad.engine.engine import Engine, open_engine
+from kantad.engine.engine import Engine, open_engine, settling
 from kantad.engine.proposal import Condition, Outcome, Proposal
 from kantad.values.content import MISSING, decode_json, encode_json, etag
 from kantad.values.errors import Problem
@@ -231,7 +231,9 @@ class Model:
         if asked.key is not None:
             self.keys[asked.key] = (asked, outcome.rev)
         if (asked.ack or self.policy) != "applied":
-            waiting = asyncio.ensure_future(self.engine.settled(asked.ack, outcome.rev))
+            waiting, settle = settling()  # in the same step as the change, as every edge does
+            if not self.engine.settle_when(asked.ack, outcome.rev, settle):
+                waiting.set_result(None)
             self.answers.append((outcome.chain, waiting))
 
     def check(self) -> None:
