@@ -175,7 +175,7 @@ class Model:
             new = self.value()
             start = old if old is not MISSING else {}
             body = jsondiff.diff(start, new, marshal=True) if type(new) is type(start) else {"zz": 1}
-            body = body if type(body) is dict else {"zz": [1]}
+            body = decode_json(encode_json(body)) if type(body) is dict else {"zz": [1]}
         elif edit == "json-patch":
             new = {"op": "add", "path": "/" + self.random.choice(["a", "b", "-"]), "value": self.value(1)}
             body = [new, {"op": "remove", "path": "/a"}] if self.random.random() < 0.3 else [new]
