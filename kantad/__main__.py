@@ -6,6 +6,7 @@ disk failed, 75 another process has the file.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import importlib
 import logging
@@ -37,6 +38,9 @@ OK, USAGE, DAMAGED, BROKEN, LOCKED = 0, 2, 65, 74, 75
 
 LAST_WORDS: Final = 0.5  # seconds that a server whose disk failed takes to end its answers
 
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+DISK_FAILED: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 OFFLINE: Final = {"check": "kantad.tools.check", "dump": "kantad.tools.dump", "repair": "kantad.tools.repair"}
 
 
@@ -49,6 +53,8 @@ def run(arguments: list[str]) -> int:
     """Run a command; returns the exit status."""
     if arguments and arguments[0] in OFFLINE:
         return offline(arguments[0], arguments[1:])
+    for number in SIGNALS:  # until it serves there is nothing to finish
+        signal.signal(number, lambda *_: sys.exit(OK))
     try:
         config = load(arguments, environment())
     except UsageError as error:
@@ -88,7 +94,8 @@ def serve(config: Config) -> int:
         except Broken as error:
             return _failed(BROKEN, str(error))
         except OSError as error:
-            return _failed(USAGE, f"{error.filename or config.get('db')}: {error.strerror}")
+            status = BROKEN if error.errno in DISK_FAILED else USAGE
+            return _failed(status, f"{error.filename or config.get('db')}: {error.strerror}")
 
 
 def remedy(path: str) -> str:
@@ -105,17 +112,6 @@ def _failed(status: int, message: str) -> int:
 
 
 async def _serve(config: Config) -> int:
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[int] = loop.create_future()
-
-    def on_signal() -> None:
-        if stop.done():
-            os._exit(OK if engine is None or engine.policy == "durable" or not engine.committer.pending else BROKEN)
-        stop.set_result(OK)
-
-    engine: Engine | None = None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
     engine = open_engine(
         config.get("db"),
         format=config.get("format"),
@@ -123,9 +119,13 @@ async def _serve(config: Config) -> int:
         flush_interval=config.get("flush-interval"),
         max_depth=config.get("max-depth"),
     )
+    stop = _until_signal(engine)
     server = Server(make_app(engine, config), fast_path=not config.get("no-fast-path"))
     try:
         address = await _listen(server, config)
+    except UsageError:
+        await engine.stop()
+        raise
     except OSError as error:
         await engine.stop()
         raise UsageError(f"cannot listen: {error.strerror or error}") from None
@@ -135,7 +135,7 @@ async def _serve(config: Config) -> int:
         file=sys.stderr,
         flush=True,
     )
-    verifying = loop.create_task(verify_older_part(engine))
+    verifying = asyncio.get_running_loop().create_task(verify_older_part(engine))
     ends: set[asyncio.Future[Any]] = {stop, engine.broken}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     verifying.cancel()
@@ -150,6 +150,21 @@ async def _serve(config: Config) -> int:
     await server.stop()
     await engine.stop()
     return BROKEN if engine.broken.done() else OK
+
+
+def _until_signal(engine: Engine) -> "asyncio.Future[None]":
+    """A future that the first signal settles; the second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if stop.done():  # under `durable`, nothing that is pending was acknowledged
+            os._exit(OK if engine.policy == "durable" or not engine.committer.pending else BROKEN)
+        stop.set_result(None)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    return stop
 
 
 def make_app(engine: Engine, config: Config) -> App:

@@ -7,14 +7,15 @@ status 2.
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, NoReturn
 
 from kantad import __version__
 from kantad.engine.proposal import ACKS
-from kantad.web.access import LOOPBACK
 
 
 class UsageError(Exception):
@@ -77,19 +78,31 @@ def _switch(text: str) -> bool:
     return text.lower() in ("1", "true", "yes", "on")
 
 
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]+)?", text):
+        raise ValueError("an origin, such as https://app.example or http://localhost:3000")
+    return text
+
+
+def _text(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("a text")
+    return text
+
+
 SETTINGS: Final = (
-    Setting("db", str, "data.kantadb", "the database file; created where there is none"),
-    Setting("host", str, "127.0.0.1", "the address to listen on"),
+    Setting("db", _text, "data.kantadb", "the database file; created where there is none"),
+    Setting("host", _text, "127.0.0.1", "the address to listen on"),
     Setting("port", _integer(0, 65535), 8700, "the port; 0 picks a free one"),
-    Setting("unix", str, None, "listen on this Unix socket instead"),
+    Setting("unix", _text, None, "listen on this Unix socket instead"),
     Setting("format", _one_of("json", "msgpack"), None, "the format of a new file: json (default) or msgpack"),
     Setting("ack", _one_of(*ACKS), "durable", "when a write is answered: durable, written or applied"),
     Setting("flush-interval", _seconds, 0.1, "seconds within which relaxed writes reach the disk"),
     Setting("insecure", _switch, False, "allow an address other than loopback without access control"),
-    Setting("tls-cert", str, None, "the certificate chain, PEM"),
-    Setting("tls-key", str, None, "its private key, PEM"),
-    Setting("cors-origin", str, (), "an origin whose pages may ask, such as https://app.example", many=True),
-    Setting("allowed-host", str, (), "a further Host name that is this server's", many=True),
+    Setting("tls-cert", _text, None, "the certificate chain, PEM"),
+    Setting("tls-key", _text, None, "its private key, PEM"),
+    Setting("cors-origin", _origin, (), "an origin whose pages may ask, such as https://app.example", many=True),
+    Setting("allowed-host", _text, (), "a further Host name that is this server's", many=True),
     Setting("max-body", _size, 16 << 20, "the largest request body, in bytes"),
     Setting("max-depth", _integer(2, 256), 128, "the deepest nesting of containers, the root being 1"),
     Setting("no-fast-path", _switch, False, "answer every request through aiohttp"),
@@ -180,6 +193,8 @@ def _value(setting: Setting, sources: tuple[tuple[str, Any], ...]) -> Any:
 
 def _read(setting: Setting, place: str, given: Any) -> Any:
     try:
+        if not isinstance(given, str | int | float):
+            raise ValueError("a single value")
         return setting.read(str(given).lower() if isinstance(given, bool) else str(given))
     except ValueError as error:
         raise UsageError(f"{place}: {given!r} is not {error}") from None
@@ -190,11 +205,19 @@ def _check(values: dict[str, Any]) -> None:
     if bool(values["tls-cert"]) != bool(values["tls-key"]):
         raise UsageError("--tls-cert and --tls-key go together")
     host = values["host"]
-    loopback = host in LOOPBACK or host == "::1" or host.startswith("127.")
-    if not loopback and not values["unix"] and not values["insecure"]:
+    if not _is_loopback(host) and not values["unix"] and not values["insecure"]:
         raise UsageError(
             f"--host {host}: an address other than loopback needs --insecure: anyone who reaches it could write"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def environment() -> Mapping[str, str]:

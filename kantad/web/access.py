@@ -5,6 +5,7 @@ rebinding), `Origin` must be its own or allowed (CSRF). Deny comes first; only w
 routed. The fast path trusts header blocks that passed here before, byte for byte.
 """
 
+import re
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -15,6 +16,8 @@ from kantad.values.errors import Problem
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MAX_TARGET = 8 << 10
 MAX_HEAD = 16 << 10
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/]+)(?::[0-9]*)?")  # RFC 9110 section 7.2: a host, and maybe a port
 
 
 @dataclass
@@ -50,13 +53,8 @@ class Access:
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1:
             raise Problem("host_refused", "a request has exactly one Host")
-        name = hosts[0].strip().lower()
-        if name.startswith("["):
-            bare, _, port = name.partition("]")
-            bare, port = bare + "]", port.removeprefix(":")
-        else:
-            bare, _, port = name.partition(":")
-        if (port and not (port.isascii() and port.isdigit())) or not self._is_ours(bare.removesuffix("."), request):
+        name = _HOST.fullmatch(hosts[0].strip().lower())
+        if name is None or not self._is_ours(name[1].removesuffix("."), request):
             raise Problem("host_refused", "this Host is not served here (--allowed-host adds one)")
         return hosts[0].strip()
 

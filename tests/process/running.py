@@ -43,8 +43,10 @@ class Running:
                 break
             self.held += data
         text, newline, self.held = self.held.partition(b"\n")
-        self.lines.append((text + newline).decode())
-        return self.lines[-1]
+        line = (text + newline).decode()
+        if line:
+            self.lines.append(line)
+        return line
 
     def ready(self) -> re.Match[str]:
         """The ready line: version, address, file, revision."""

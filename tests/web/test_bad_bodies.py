@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from kantad.web.body import Limits
 from tests.serving import Serving, request
 
 MSGPACK = "Content-Type: application/msgpack"
-CYRILLIC = "d0".encode()
+CYRILLIC = b"d0"
 
 JSON_BODIES: list[tuple[bytes, int, str, int | None]] = [
     (b"", 400, "invalid_json", 0),

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from kantad.logs import TextFormatter
 from kantad.web.body import Limits
 from kantad.web.connection import Patience
