@@ -99,7 +99,7 @@ def key_in(target: dict[Any, Any], segment: str) -> Any:
     MessagePack files of kanta may hold keys that are not strings; in JSON (and so in a path) an
     integer shows in decimal. Returns the segment where there is no such key.
     """
-    if segment in target or not segment.lstrip("-").isdigit():
+    if segment in target or len(segment) > 20 or not segment.isascii() or not segment.removeprefix("-").isdigit():
         return segment
     number = int(segment)
     return number if str(number) == segment and number in target else segment
