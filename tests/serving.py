@@ -5,6 +5,7 @@ stopping it reopens the file and compares. `Wire` is one connection: bytes out, 
 """
 
 import asyncio
+import contextlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -89,10 +90,8 @@ class Wire:
     async def close(self) -> None:
         """Close."""
         self.writer.close()
-        try:
+        with contextlib.suppress(ConnectionError):  # the server was first
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass  # the server was first
 
 
 def request(method: str, target: str, body: bytes | None = None, *headers: str) -> bytes:

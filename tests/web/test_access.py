@@ -38,8 +38,6 @@ async def test_the_loopback_names_are_served(serving: Serving, host: str) -> Non
         "localhost@evil.example",
         "127.0.0.2",
         "127.0.0.1.nip.io",
-    ]
-    + [
         "0.0.0.0",
         "localhost:80:80",
         "localhost:x",
@@ -79,8 +77,6 @@ async def test_a_host_may_be_added(unstarted: Serving) -> None:
         "http://localhost:1",
         "https://localhost",
         "file://",
-    ]
-    + [
         "http://127.0.0.1",
         "",
         "http://localhost, https://app.example",
@@ -114,8 +110,10 @@ async def test_the_own_origin_is_allowed(serving: Serving) -> None:
 
 @pytest.mark.parametrize(
     ("method", "target", "status"),
-    [("GET", "/v1/data", 200), ("GET", "/v1/data/none", 404), ("PUT", "/v1/data/x", 200)]
-    + [
+    [
+        ("GET", "/v1/data", 200),
+        ("GET", "/v1/data/none", 404),
+        ("PUT", "/v1/data/x", 200),
         ("PATCH", "/nowhere", 404),
         ("POST", "/v1/status", 405),
         ("PUT", "/v1/data/x?y=1", 400),

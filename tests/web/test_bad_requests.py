@@ -148,8 +148,6 @@ async def test_other_methods_are_405_and_name_what_is_allowed(serving: Serving, 
         "/v1//data",
         "/v1/./data",
         "/x/../v1/data",
-    ]
-    + [
         "/v1/transaction/",
         "/v1/transaction/x",
         "/v1/status/",
