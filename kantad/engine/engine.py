@@ -22,7 +22,7 @@ from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back
 from kantad.engine.preconditions import check
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
-from kantad.engine.requests import Seen, Window
+from kantad.engine.requests import Seen, Window, added_child
 from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
@@ -30,7 +30,7 @@ from kantad.store.recovery import Recovered
 from kantad.values.content import MISSING, etag
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
-from kantad.values.patch import KeyOrders, Undo, apply, unescape
+from kantad.values.patch import KeyOrders, Undo, apply
 from kantad.values.pointer import Path, lookup
 from kantad.values.record import cursor
 
@@ -253,18 +253,9 @@ class Engine:
             diff = self.past_now().changes_after(seen.rev - 1)[0].diff
         return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, diff, child)
 
-    def _child_of(self, rev: int, path: Path) -> str | None:
+    def _child_of(self, rev: int, path: Path) -> str:
         """The key or index that a logged `post` made, read back from its record."""
-        for change in self.past_now().changes_after(rev - 1):
-            patch: Any = change.diff
-            for segment in path:
-                patch = patch["$" + segment if segment[:1] == "$" else segment]
-            if type(patch) is list:
-                return str(len(patch) - 1)
-            if "$insert" in patch:
-                return str(patch["$insert"][0][0])
-            return str(unescape(next(iter(patch))))
-        return None
+        return added_child(self.past_now().changes_after(rev - 1)[0].diff, path)
 
     # -- what the committer calls
 

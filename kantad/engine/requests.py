@@ -6,9 +6,11 @@ is remembered too, by this process only.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from kantad.values.errors import Problem
+from kantad.values.patch import escape, unescape
+from kantad.values.pointer import Path
 
 KEPT: Final = 10_000
 MOST: Final = 100_000
@@ -67,3 +69,27 @@ class Window:
         for kept in (self.changes, self.unchanged):
             for key in [key for key, seen in kept.items() if seen.rev > rev]:
                 del kept[key]
+
+
+def added_child(patch: Any, path: Path) -> str:
+    """The key or index that a logged `post` to this path made, from its patch of the root.
+
+    On the way there the differ may have taken an array or an object as a whole.
+    """
+    whole = False  # what is looked at is a value, no patch
+    for segment in path:
+        if type(patch) is dict and "$replace" in patch:
+            patch, whole = patch["$replace"], True
+        if type(patch) is list:
+            patch, whole = patch[int(segment)], True
+        elif escape(segment) in patch:
+            patch = patch[escape(segment)]
+        else:
+            patch, whole = next(value for position, value in patch["$insert"] if str(position) == segment), True
+    if type(patch) is dict and "$replace" in patch:
+        patch, whole = patch["$replace"], True
+    if type(patch) is list:
+        return str(len(patch) - 1)
+    if not whole and "$insert" in patch:
+        return str(patch["$insert"][-1][0])
+    return str(unescape(next(reversed(patch))))

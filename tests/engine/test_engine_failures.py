@@ -175,6 +175,15 @@ async def test_the_last_batch_is_written_again_and_synced_at_the_next_start(data
     assert database.disk.calls.index("pwrite") < database.disk.calls.index("sync")
 
 
+async def test_a_start_syncs_the_folder_which_the_maker_of_the_file_may_not_have_done(either: Database) -> None:
+    either.open()
+    assert either.disk.calls.index("link") < either.disk.calls.index("sync_folder")
+    await either.stop()
+    either.disk.calls.clear()
+    either.open()
+    assert "sync_folder" in either.disk.calls
+
+
 async def test_too_many_waiting_writes_are_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer, "MOST_WAITING", 50)
     engine = database.open()

@@ -85,6 +85,28 @@ async def test_the_child_of_a_replayed_append_is_its_index(database: Database) -
     assert (first.child, again.child) == ("40", "40")
 
 
+@pytest.mark.parametrize("before", [[{}], [{"a": 1}, 0], [0, 0, {"x": [1]}], [[], {"y": 1}]], ids=str)
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+async def test_the_child_of_a_replayed_post_below_an_array_is_known(tmp_path: Any, before: Any, format: str) -> None:
+    database = Database(str(tmp_path / "data.kantadb"), format)
+    engine = database.open()
+    await write(engine, proposal("put", "/l", before))
+    places = [f"/l/{position}" for position, value in enumerate(before) if type(value) in (dict, list)]
+    firsts = [(await write(engine, proposal("post", place, {"$n": 1}, key=place))).child for place in places]
+    await database.stop()
+    engine = database.open()
+    agains = [await write(engine, proposal("post", place, {"$n": 1}, key=place)) for place in places]
+    assert [again.child for again in agains] == firsts
+    assert all(again.replayed for again in agains)
+    await database.stop()
+
+
+async def test_a_post_past_the_end_of_an_array_is_refused(database: Database) -> None:
+    engine = database.open()
+    await write(engine, proposal("put", "/l", [1]))
+    assert refusal(lambda: engine.transact(proposal("post", "/l/-", 1))).code == "patch_mismatch"
+
+
 async def test_the_repeat_of_a_write_that_is_still_pending_waits_for_it(database: Database) -> None:
     engine = database.open()
     database.disk.hold()

@@ -104,7 +104,8 @@ def expected(root: Any, asked: Proposal, child: str | None) -> Any:
     if asked.edit == "delete":
         return delete_at(root, path)
     if asked.edit == "post":
-        if old is not MISSING and type(old) not in (dict, list):
+        past_the_end = path[-1:] == ("-",) and type(lookup(root, path[:-1])) is list
+        if past_the_end or (old is not MISSING and type(old) not in (dict, list)):
             raise Refused
         return set_at(root, (*path, child or "?") if type(old) is not list else (*path, "-"), body)
     if asked.edit == "merge":
