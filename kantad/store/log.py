@@ -237,6 +237,7 @@ def _settle(log: Log, found: Recovered) -> None:
         log.size += 1
         found.end += 1
     _write_again(log, found.batch)
+    log.disk.sync_folder(os.path.dirname(log.path))  # who made the file may have been killed before it did
 
 
 def _set_aside(log: Log, found: Recovered) -> None:

@@ -64,7 +64,7 @@ async def commit(engine: Engine, proposal: Proposal) -> Outcome:
     try:
         outcome = engine.transact(proposal)
     except Problem as problem:
-        if problem.status in (404, 409, 412):
+        if problem.status in (404, 409, 412) or problem.code == "key_reused":
             await engine.settled(None, engine.rev)
         raise
     await engine.settled(proposal.ack, outcome.rev)
