@@ -66,7 +66,7 @@ class Peer:
         picks = w.picks(n)
 
         def patch(i: int, age: int) -> bytes:
-            return bytes(w.http("PATCH", "/v1/data/users/" + w.uid(i), '{"age":%d}' % age, port=self.port))
+            return bytes(w.http("PATCH", "/v1/data/users/" + w.uid(i), json.dumps({"age": age}), port=self.port))
 
         self.tests = {
             f"{kind}:http_patch": w.Load("http", self.port, [patch(i, age) for i, age in picks]),
