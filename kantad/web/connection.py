@@ -247,11 +247,11 @@ class Refusals:
         second = int(time.monotonic())
         if second != self.second:
             if self.count > self.MOST:
-                logger.warning("%d more malformed requests", self.count - self.MOST)
+                logger.warning("%d more were refused", self.count - self.MOST)
             self.second, self.count = second, 0
         self.count += 1
         if self.count <= self.MOST:
-            logger.warning("malformed request from %s: %s", peer, ascii(why)[:300])
+            logger.warning("refused %s: %s", peer, ascii(why)[:300])
 
 
 def body_length(block: bytes) -> int | None:

@@ -262,4 +262,4 @@ def test_the_log_is_one_harmless_line_a_record(run: Run, style: str) -> None:
         assert (record["level"], record["logger"]) == ("warning", "kantad.http")
         assert record["ts"].endswith("Z")
     else:
-        assert " WARNING malformed request from " in line
+        assert " WARNING refused " in line
