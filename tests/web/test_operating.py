@@ -1,6 +1,7 @@
 """Section 7 of the contract, as far as it is built: status, health, readiness, metrics, snapshots."""
 
 import pytest
+
 from kantad import __version__
 from tests.serving import Serving
 
