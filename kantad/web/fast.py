@@ -18,11 +18,13 @@ from kantad.values.pointer import Path, bounded
 from kantad.web.answer import Reply, problem_reply, render
 from kantad.web.body import decode
 from kantad.web.connection import Connection, body_length
-from kantad.web.reading import value_reply
+from kantad.web.reading import value_answer
 from kantad.web.writing import Limits, plain_outcome_reply, written_answer
 
 MOST_BLOCKS: Final = 1024
 LONGEST_BLOCK: Final = 2048
+MOST_PATHS: Final = 16_384
+LONGEST_PATH: Final = 128
 
 # The headers that change nothing about how a plain request is answered, and the values allowed.
 PLAIN: Final[dict[bytes, tuple[bytes, ...] | None]] = {
@@ -46,6 +48,7 @@ class Fast:
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits = engine, limits
         self.blocks: dict[bytes, int] = {}
+        self.paths: dict[bytes, Path] = {}
         self.answers = 0
 
     def learn(self, block: bytes) -> None:
@@ -78,16 +81,26 @@ class Fast:
             return False
         self.answers += 1
         try:
-            path = bounded(tuple(rest[1:].decode().split("/"))) if rest else ()
+            path = self.paths.get(rest)
+            if path is None:
+                path = self._path(rest)
             if method == b"GET":
-                reply = value_reply(self.engine, path, False)
-                connection.write(render(200, reply.headers, reply.body))
+                connection.write(value_answer(self.engine, path))
                 connection.active = True
                 return True
             self._write(connection, path, "put" if method == b"PUT" else "patch", data[end:])
         except Problem as problem:
             self._refuse(connection, problem)
         return True
+
+    def _path(self, rest: bytes) -> Path:
+        """The path of what stands behind `/v1/data` in a target; kept, because paths are asked for again."""
+        path = bounded(tuple(rest[1:].decode().split("/"))) if rest else ()
+        if len(rest) <= LONGEST_PATH:
+            if len(self.paths) >= MOST_PATHS:
+                self.paths.clear()
+            self.paths[rest] = path
+        return path
 
     def _write(self, connection: Connection, path: Path, edit: Literal["put", "patch"], body: bytes) -> None:
         engine = self.engine

@@ -12,7 +12,7 @@ from kantad.engine.engine import Engine
 from kantad.values.content import MISSING, Tags, encode_json, encode_msgpack, etag
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path, format, lookup
-from kantad.web.answer import JSON, MSGPACK, Reply, encoded, json_reply
+from kantad.web.answer import COMMON, JSON, MSGPACK, STATUS_LINES, Reply, date_line, encoded, json_reply, render
 from kantad.web.body import accepts_msgpack
 from kantad.web.parameters import count, parse_query, seconds
 
@@ -21,6 +21,7 @@ MOST_KEYS = 100_000
 
 tag_of = Tags()
 
+_OK = STATUS_LINES[200] + JSON
 _VARY = b"Vary: Accept\r\n"
 _TAG = re.compile(r'[ \t,]*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)")[ \t]*(?:,|$)')
 
@@ -34,6 +35,24 @@ def value_reply(engine: Engine, path: Path, msgpack: bool) -> Reply:
     return Reply(200, (MSGPACK if msgpack else JSON) + validators(engine, tag), body)
 
 
+def value_answer(engine: Engine, path: Path) -> bytes:
+    """The whole answer of a plain read: `render` of `value_reply` as JSON, in one step."""
+    if engine.committer.pending:
+        reply = value_reply(engine, path, False)
+        return render(200, reply.headers, reply.body)
+    body, tag = _shown(lookup(engine.root, path), path, False)
+    return b'%bETag: "%b"\r\n%b%b%b%bContent-Length: %d\r\n\r\n%b' % (
+        _OK,
+        tag,
+        engine.visible.lines,
+        _VARY,
+        COMMON,
+        date_line(),
+        len(body),
+        body,
+    )
+
+
 def _shown(value: Any, path: Path, msgpack: bool) -> tuple[bytes, bytes]:
     if value is MISSING:
         raise Problem("not_found", "there is no value at this path", path=format(path))
@@ -45,7 +64,7 @@ def _shown(value: Any, path: Path, msgpack: bool) -> tuple[bytes, bytes]:
 
 def validators(engine: Engine, tag: bytes) -> bytes:
     """The header lines `ETag`, `Kanta-Revision`, `Kanta-Cursor` and `Vary`."""
-    return b'ETag: "%b"\r\n%bVary: Accept\r\n' % (tag, engine.visible.lines)
+    return b'ETag: "%b"\r\n%b%b' % (tag, engine.visible.lines, _VARY)
 
 
 async def get_value(engine: Engine, request: web.BaseRequest, path: Path, query: str) -> Reply:
