@@ -50,7 +50,8 @@ def literal(value: Any, room: int, foreign: bool = False) -> Any:
         made = {}
         for key, item in value.items():
             try:
-                made[_own_key(key, foreign)] = literal(item, room - 1, foreign)
+                name = _own_key(key, foreign)
+                made[name] = literal(item, room - 1, foreign)
             except Problem as problem:
                 raise problem.at(key) from None
         return made
@@ -109,7 +110,8 @@ def _built(patch: Any, room: int, foreign: bool) -> Any:
             elif key == "$insert":
                 raise Problem("patch_mismatch", "$insert where there is no array")
             else:
-                made[_own_key(key, foreign)] = _built(sub, room - 1, foreign)
+                name = _own_key(key, foreign)
+                made[name] = _built(sub, room - 1, foreign)
         except Problem as problem:
             raise problem.at(key) from None
     return made
@@ -129,6 +131,8 @@ def _object_deletions(names: Any) -> list[Any]:
 def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: bool) -> Any:
     _check_room(room)
     gone = _object_deletions(patch["$delete"]) if "$delete" in patch else []
+    if gone and foreign:
+        gone = [key_in(old, name) for name in gone]
     found: dict[Any, Any] = {}
     for key, sub in patch.items():
         name = key
@@ -151,7 +155,7 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
         if narrowed is not SAME:
             found[escape(name)] = narrowed
     if gone:
-        deleted = [escape(name) for name in dict.fromkeys(key_in(old, name) for name in gone) if name in old]
+        deleted = [escape(name) for name in dict.fromkeys(gone) if name in old]
         if deleted:
             found["$delete"] = deleted
     return found if found else SAME

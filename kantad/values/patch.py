@@ -67,6 +67,21 @@ class KeyOrders:
         if found is not None:
             found[1].append(key)
 
+    def taken_back(self, target: dict[Any, Any], key: Any) -> None:
+        """Note that the key that was added last is gone again."""
+        found = self.kept.get(id(target))
+        if found is not None:
+            if found[1][-1] == key:
+                found[1].pop()
+            else:
+                self.forget(target)
+
+    def restored(self, target: dict[Any, Any], order: list[Any]) -> None:
+        """Note that a deletion was undone by this order: one that was made after it lacks the key."""
+        found = self.kept.get(id(target))
+        if found is not None and found[1] is not order:
+            self.forget(target)
+
 
 # What an undo entry did: (what, container, key, old value, order).
 SET, ADDED, DELETED, INSERTED, REMOVED, REPLACED = range(6)
@@ -88,11 +103,10 @@ class Undo:
                 target[key] = old
             elif what == ADDED:
                 del target[key]
-                found = self.orders.kept.get(id(target))
-                if found is not None and found[1] and found[1][-1] == key:
-                    found[1].pop()
+                self.orders.taken_back(target, key)
             elif what == DELETED:
                 _restore(target, key, old, order)
+                self.orders.restored(target, order[0])
             elif what == INSERTED:
                 del target[key]
             elif what == REMOVED:

@@ -2,14 +2,16 @@
 
 import json
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
 
 import jsondiff
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kantad.values.content import MISSING, copied, same
-from kantad.values.diff import SAME, difference
+from kantad.values.diff import SAME
 from kantad.values.effect import assignment, changed, effect, locate, removal, rooted
 from kantad.values.errors import Problem
 from kantad.values.patch import apply
@@ -139,11 +141,6 @@ def test_an_element_that_is_inserted_again_is_not_shared() -> None:
 
 
 def test_a_list_edit_that_is_longer_than_the_list_becomes_the_canonical_patch() -> None:
-    old = [{"n": n, "text": "a"} for n in range(6)]
-    patch = {"$delete": [0, 0, 0, 0, 0, 0] + [], "$insert": []}
-    assert effect(old, patch, ROOM) == []
-    old = [{"long": "x" * 40, "n": 1}, {"long": "y" * 40, "n": 2}]
-    patch = {str(i): {"long": "z" * 3, "more": "m" * 3} for i in range(2)}
     narrowed = effect([{"a": 1, "b": 2}], {"$insert": [[1, 1], [1, 2], [1, 3], [1, 4]]}, ROOM)
     assert same(effect([{"a": 1, "b": 2}], deepcopy(narrowed), ROOM), narrowed)
 
@@ -218,3 +215,161 @@ def test_appending_is_an_insertion_at_the_end(root: dict[str, Any]) -> None:
     steps, old = locate(root, ("list", "-"))
     assert old is MISSING
     assert applied(root, rooted(steps, 3))["list"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("old", "patch", "code", "path"),
+    [
+        ({}, {"$unknown": 1}, "invalid_patch", "/$unknown"),
+        ({"a": {}}, {"a": {"$add": 1}}, "invalid_patch", "/a/$add"),
+        ({"a": 1}, {"a": {"b": {"$add": 1}}}, "invalid_patch", "/a/b/$add"),
+        ({}, {"a": [{"$delete": ["x"]}]}, "invalid_patch", "/a/0/$delete"),
+        ({}, {"a": {"$replace": {"$insert": []}}}, "invalid_patch", "/a/$insert"),
+        ({}, {"a": {"$replace": 1, "b": 2}}, "invalid_patch", "/a"),
+        ({"a": 1}, {"a": {"b": {"$replace": 1, "b": 2}}}, "invalid_patch", "/a/b"),
+        ({"a": [1]}, {"a": {"$add": 1}}, "invalid_patch", "/a/$add"),
+        ({"a": [1]}, {"a": {"$$add": 1}}, "patch_mismatch", "/a/$$add"),
+        ({"a": [1]}, {"a": {"$delete": [1]}}, "patch_mismatch", "/a"),
+        ({"a": [1, 2]}, {"a": {"$delete": [1, 1]}}, "patch_mismatch", "/a"),
+        ({"a": [1]}, {"a": {"$delete": [-1]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$delete": [0.0]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$delete": [False]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$delete": [None]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$delete": 0}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$delete": ["0"]}}, "patch_mismatch", "/a"),
+        ({"a": [1]}, {"a": {"$insert": [[2, 0]]}}, "patch_mismatch", "/a"),
+        ({"a": [1]}, {"a": {"$insert": [["0", 0]]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$insert": [[-1, 0]]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$insert": [[0]]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$insert": [0]}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"$insert": {}}}, "invalid_patch", "/a"),
+        ({"a": [1]}, {"a": {"1": 0}}, "patch_mismatch", "/a/1"),
+        ({"a": [1]}, {"a": {"-1": 0}}, "patch_mismatch", "/a/-1"),
+        ({"a": [1]}, {"a": {"00": 0}}, "patch_mismatch", "/a/00"),
+        ({"a": [1]}, {"a": {"-": 0}}, "patch_mismatch", "/a/-"),
+        ({"a": [1]}, {"a": {"b": 0}}, "patch_mismatch", "/a/b"),
+        ({"a": [[1]]}, {"a": {"0": {"5": 0}}}, "patch_mismatch", "/a/0/5"),
+        ({"a": {}}, {"a": {"$insert": [[0, 1]]}}, "patch_mismatch", "/a/$insert"),
+        ({"a": 1}, {"a": {"$insert": [[0, 1]]}}, "patch_mismatch", "/a/$insert"),
+        ({}, {"a": {"$insert": [[0, 1]]}}, "patch_mismatch", "/a/$insert"),
+        ({"a": {}}, {"a": {"$delete": [0]}}, "patch_mismatch", "/a"),
+        ({}, {"a": {"$delete": [0]}}, "patch_mismatch", "/a/$delete"),
+        ({"a": {}}, {"a": {"$delete": "x"}}, "invalid_patch", "/a"),
+        ({"a": {}}, {"a": {"$delete": [-1]}}, "invalid_patch", "/a"),
+        ({"a": {}}, {"a": {"$delete": [True]}}, "invalid_patch", "/a"),
+        ({}, {"a": 2**64}, "invalid_value", "/a"),
+        ({}, {"a": [0, -(2**63) - 1]}, "invalid_value", "/a/1"),
+        ({"a": [1]}, {"a": {"0": float("nan")}}, "invalid_value", "/a/0"),
+        ({"a": {}}, {"a": {"b": {"c": {}}}}, "too_deep", "/a/b/c"),
+        ({"a": {"b": {}}}, {"a": {"b": {"c": []}}}, "too_deep", "/a/b/c"),
+        ({"a": {"b": []}}, {"a": {"b": {"$insert": [[0, []]]}}}, "too_deep", "/a/b"),
+        ({}, {"a": {"$replace": [[[]]]}}, "too_deep", "/a/0/0"),
+        ({}, {"a": b"x"}, "validation_failed", "/a"),
+        ({}, {"a": datetime(2026, 1, 1, tzinfo=UTC)}, "validation_failed", "/a"),
+        ({}, {"a": {5: 1}}, "invalid_value", "/a/5"),
+        ({"a": {}}, {"a": {5: 1}}, "invalid_value", "/a/5"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused_with_its_path(old: Any, patch: Any, code: str, path: str) -> None:
+    with pytest.raises(Problem) as caught:
+        effect(old, patch, 3)
+    assert (caught.value.code, caught.value.body().get("path", "")) == (code, path)
+
+
+@pytest.mark.parametrize(
+    ("old", "patch", "new"),
+    [
+        ({}, {"a": "$5"}, {"a": "$5"}),
+        ({}, {"a": "$$5"}, {"a": "$5"}),
+        ({}, {"a": ["$5", "$$5"]}, {"a": ["$5", "$5"]}),
+        ({}, {"$$a": 1}, {"$a": 1}),
+        ({}, {"a": {}}, {"a": {}}),
+        ({"a": 1}, {"a": {}}, None),
+        ({"a": [1]}, {"a": {}}, None),
+        ({"a": {"b": 1}}, {"a": {}}, None),
+        ({"a": None}, {"a": {}}, None),
+        ({"a": 1}, {"a": {"$replace": {}}}, {"a": {}}),
+        ({}, {"a": {"$delete": ["x"]}}, {"a": {}}),
+        ({"a": 1}, {"a": {"$delete": ["x"]}}, {"a": {}}),
+        ({"a": 1}, {"a": {"b": {"$delete": ["x"], "c": 1}}}, {"a": {"b": {"c": 1}}}),
+        ({}, {"a": {"b": {"$replace": 1}}}, {"a": {"b": 1}}),
+        ({"a": {}}, {"a": {"$delete": ["x"]}}, None),
+        ({"a": 1, "b": 2}, {"$delete": ["a", "a", "x"]}, {"b": 2}),
+        ({"a": {"x": 1}}, {"a": {"$delete": ["x"], "x": {"y": 1}}}, {"a": {"x": {"y": 1}}}),
+        ({"a": {"x": 1}}, {"a": {"x": 1, "$delete": ["x"]}}, None),
+        ({"a": 1}, {"a": True}, {"a": True}),
+        ({"a": 1}, {"a": 1.0}, {"a": 1.0}),
+        ({"a": True}, {"a": 1}, {"a": 1}),
+        ({"a": 1}, {"a": 1}, None),
+        ({"a": 2**64 - 1}, {"a": 2**64 - 1}, None),
+        ({"a": [1, 2]}, {"a": {"$delete": [0], "$insert": [[0, 1]]}}, None),
+        ({"a": [1, 2]}, {"a": {"0": 1, "1": {}}}, None),
+        ({"a": [1, 2]}, {"a": {"0": 5, "$insert": [[1, "$$x"]], "$delete": [0]}}, {"a": [5, "$x"]}),
+        ({"a": [1, 2]}, {"a": {"$insert": [], "$delete": []}}, None),
+    ],
+)
+def test_a_request_that_fits_makes_its_value(old: Any, patch: Any, new: Any) -> None:
+    narrowed = effect(old, patch, 3)
+    if new is None:
+        assert narrowed is SAME
+    else:
+        assert same(applied(old, narrowed), new)
+
+
+@pytest.mark.parametrize(
+    ("old", "patch", "new"),
+    [
+        ({1: 1}, {"1": 2}, {1: 2}),
+        ({1: 1}, {1: 2}, {1: 2}),
+        ({1: 1, "a": 1}, {"$delete": ["1"]}, {"a": 1}),
+        ({1: 1}, {"$delete": ["1"], "1": 3}, {1: 3}),
+        ({}, {"a": {2: [b"x"]}}, {"a": {2: [b"x"]}}),
+        ({"a": [{1: 1, "b": "x" * 40}]}, {"a": {0: {1: b"x"}}}, {"a": [{1: b"x", "b": "x" * 40}]}),
+        ({"a": [{1: 1}, {2: 2}, {3: 3}]}, {"a": [{1: 1}, {3: b"x"}]}, {"a": [{1: 1}, {3: b"x"}]}),
+    ],
+)
+def test_foreign_keys_and_values_are_patched(old: Any, patch: Any, new: Any) -> None:
+    narrowed = effect(old, patch, 8, foreign=True)
+    assert same(applied(old, narrowed), new)
+    assert same(changed(old, narrowed), new)
+
+
+def test_a_long_array_is_edited_even_where_the_whole_would_be_shorter() -> None:
+    old = [0] * 65
+    assert effect(old, {"$delete": [0] * 65}, 8) == {"$delete": [0] * 65}
+    assert effect(old[1:], {"$delete": [0] * 64}, 8) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "detail"),
+    [
+        ({"a": 1}, ("a", "b"), "/a/b"),
+        ({"a": None}, ("a", "b", "c"), "/a/b"),
+        ({"a": [1]}, ("a", "1"), "/a/1"),
+        ({"a": [1]}, ("a", "x", "y"), "/a/x"),
+    ],
+)
+def test_a_path_through_a_scalar_or_beyond_an_array_is_refused(root: Any, path: Any, detail: str) -> None:
+    with pytest.raises(Problem) as caught:
+        locate(root, path)
+    assert (caught.value.code, caught.value.body()["path"]) == ("patch_mismatch", detail)
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "new"),
+    [
+        ({}, ("a", "b"), {"a": {"b": 5}}),
+        ({"a": [1]}, ("a", "-"), {"a": [1, 5]}),
+        ({"a": [1]}, ("a", "-", "b"), {"a": [1, {"b": 5}]}),
+        ({"a": {1: 0}}, ("a", "1"), {"a": {1: 5}}),
+        ({"$a": {}}, ("$a", "$b"), {"$a": {"$b": 5}}),
+    ],
+)
+def test_a_value_is_put_at_a_path(root: Any, path: Any, new: Any) -> None:
+    steps, old = locate(root, path)
+    assert same(applied(root, rooted(steps, assignment(old, 5, 8))), new)
+
+
+def test_the_last_key_is_removed() -> None:
+    root = {"a": {"b": 1}}
+    assert removal(locate(root, ("a", "b"))[0]) == {"a": {"$replace": {}}}
