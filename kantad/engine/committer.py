@@ -8,7 +8,9 @@ hand-overs of the interpreter's lock than they gain. The loop is
 told of each batch in order; publishing, answering and rolling back happen there only.
 
 The lock is held for as long as a batch must not be taken from under a change that is being added:
-the change's `b` says which batch it is in. Everything else of this class belongs to the loop.
+the change's `b` names the first record that is synced together with it, which under `written` and
+`applied` may be of an earlier batch (a power cut may keep the later of them and lose the earlier).
+Everything else of this class belongs to the loop.
 
 Under the policy `applied` a batch is due after the flush interval; under `written` and `applied`
 it is synced only where somebody waits for that, and else within the interval.
@@ -69,6 +71,7 @@ class Committer:
         self.flights: tuple[Batch, ...] = ()  # taken by the thread, not yet told to the loop; oldest first
         self.pending = 0  # changes in `flights` and `open`
         self.open_bytes = 0
+        self.group = 0  # the first change that the next sync is for
         self.due = False  # the open batch is to be taken
         self.held = False  # nothing is to be taken: a snapshot is about to be made
         self.halted = False  # a write failed: nothing is to be taken until the loop has rolled back
@@ -88,21 +91,19 @@ class Committer:
     # -- what the engine calls
 
     def first_rev_with_room(self) -> int:
-        """The revision of the open batch's first change, 0 if it has none; raises `Problem` where too many wait.
+        """The first revision that the next change is synced with, 0 if itself; raises `Problem` where too many wait.
 
         To be called with the lock, and `add` before it is released.
         """
-        changes = self.open.changes
-        if not changes:
-            return 0
-        if len(changes) >= MOST_WAITING or self.open_bytes >= MOST_BYTES:
+        if len(self.open.changes) >= MOST_WAITING or self.open_bytes >= MOST_BYTES:
             raise Problem("unavailable", "too many writes are waiting for the disk", retry_after=1)
-        return changes[0].rev
+        return self.group
 
     def add(self, change: Applied) -> Batch:
         """Take a change into the open batch (with the lock), which is returned for `answers`."""
         batch = self.open
         batch.changes.append(change)
+        self.group = self.group or change.rev
         self.pending += 1
         self.open_bytes += len(change.payload)
         if self.policy != "applied":
@@ -189,6 +190,8 @@ class Committer:
         else:
             batch, self.open, self.open_bytes, self.due = self.open, Batch(), 0, False
             batch.sync = batch.sync or self.policy == "durable"
+        if batch.sync:
+            self.group = self.open.changes[0].rev if self.open.changes else 0
         self.flights = (*self.flights, batch)
         self.batches += 1
         return batch
@@ -215,6 +218,8 @@ class Committer:
         """Write and sync one batch; what went wrong, if anything."""
         try:
             if batch.snapshot is not None:
+                if self.policy != "durable":
+                    self.log.sync()  # a snapshot never outlives what stands before it
                 self.log.append(self.log.framing.frame(batch.snapshot, self.log.size, True))
             elif batch.changes:
                 payloads = [change.payload for change in batch.changes]
@@ -334,6 +339,7 @@ class Committer:
             if batch.snapshot is None:
                 lost.append(self.open)
                 self.open, self.open_bytes, self.pending, self.due = Batch(), 0, 0, False
+                self.group = 0  # what was written before it was synced with the cut
                 self._keep_waiting(lost)
         if batch.snapshot is None:
             self.owner.failed([change for each in lost for change in each.changes], problem)
@@ -370,7 +376,8 @@ class Committer:
 
     def _break(self, error: Broken) -> None:
         """The disk failed: say that the outcome is not known, and stop. What is pending stays hidden."""
-        problem = Problem("unavailable", "the disk failed: whether the change was stored is not known")
+        detail = "the disk failed: whether the change was stored is not known"
+        problem = Problem("unavailable", detail, outcome="unknown", retry_after=1)
         with self.lock:
             self.stopped = True
             lost = [*self.flights, self.open]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from kantad.engine.engine import Engine
 from kantad.values.errors import Problem
@@ -98,6 +99,8 @@ class App:
         if origin is not None:
             reply.headers += b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode()
             reply.headers += b"Access-Control-Expose-Headers: ETag, Kanta-Revision, Kanta-Cursor, Location\r\n"
+        if request.version < HttpVersion11 and request.keep_alive and not reply.close:
+            reply.headers += b"Connection: keep-alive\r\n"
         return Answer(
             reply,
             head=request.method == "HEAD",

@@ -322,3 +322,12 @@ async def test_connections_that_come_and_go_leave_nothing(serving: Serving) -> N
     async with asyncio.timeout(5):
         while descriptors() > before:
             await asyncio.sleep(0.01)
+
+
+async def test_a_client_of_http_1_0_may_keep_its_connection(serving: Serving) -> None:
+    wire = await serving.connect()
+    for _ in range(2):
+        wire.send(b"GET /v1/data HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
+        got = await wire.answer()
+        assert (got.status, got.headers["connection"]) == (200, "keep-alive")
+    await wire.close()
