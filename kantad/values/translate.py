@@ -11,7 +11,7 @@ from kantad.values.content import MISSING, check, check_key, check_scalar, copie
 from kantad.values.diff import SAME, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape
-from kantad.values.pointer import Path, format, index, parse
+from kantad.values.pointer import Path, format, index, key_in, parse
 
 
 def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
@@ -29,6 +29,8 @@ def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
     gone = []
     for key, value in patch.items():
         check_key(key, foreign)
+        if foreign and type(key) is str:
+            key = key_in(old, key)
         if value is None:
             if key in old:
                 gone.append(escape(key))
@@ -70,6 +72,10 @@ class Draft:
         """The value of a key, or MISSING."""
         found = self.touched.get(key, self)
         return self.base.get(key, MISSING) if found is self else found
+
+    def name(self, segment: str) -> Any:
+        """The key that a segment names."""
+        return segment if segment in self.touched else key_in(self.base, segment)
 
     def settled(self) -> dict[Any, Any]:
         """The whole object, as plain values."""
@@ -219,9 +225,9 @@ def _gone(path: Path) -> Problem:
 def _child(node: Any, segment: str) -> Any:
     """The value of one key or element, or MISSING."""
     if type(node) is Draft:
-        return node.get(segment)
+        return node.get(node.name(segment))
     if type(node) is dict:
-        return node.get(segment, MISSING)
+        return node.get(key_in(node, segment), MISSING)
     items = node.items if type(node) is Array else node
     if type(items) is not list:
         return MISSING
@@ -252,7 +258,7 @@ def _parent(holder: Draft, path: Path) -> Draft | Array:
         elif type(child) is not Draft and type(child) is not Array:
             raise Problem("patch_mismatch", "the path runs through a scalar", path=format(path[1:]))
         if isinstance(node, Draft):
-            node.touched[segment] = child
+            node.touched[node.name(segment)] = child
         else:
             node.items[index(segment, len(node.items))] = child
         node = child
@@ -262,7 +268,7 @@ def _parent(holder: Draft, path: Path) -> Draft | Array:
 def _add(holder: Draft, path: Path, value: Any) -> None:
     parent = _parent(holder, path)
     if isinstance(parent, Draft):
-        parent.touched[path[-1]] = value
+        parent.touched[parent.name(path[-1])] = value
         return
     position = len(parent.items) if path[-1] == "-" else index(path[-1], len(parent.items) + 1)
     if position < 0:
@@ -274,7 +280,7 @@ def _remove(holder: Draft, path: Path) -> Any:
     old = _get(holder, path)
     parent = _parent(holder, path)
     if isinstance(parent, Draft):
-        parent.touched[path[-1]] = MISSING
+        parent.touched[parent.name(path[-1])] = MISSING
     else:
         del parent.items[index(path[-1], len(parent.items))]
     return old
@@ -284,6 +290,6 @@ def _replace(holder: Draft, path: Path, value: Any) -> None:
     _get(holder, path)
     parent = _parent(holder, path)
     if isinstance(parent, Draft):
-        parent.touched[path[-1]] = value
+        parent.touched[parent.name(path[-1])] = value
     else:
         parent.items[index(path[-1], len(parent.items))] = value

@@ -52,13 +52,12 @@ def test_every_difference_is_touched_and_nothing_else(case: tuple[Any, Any]) -> 
         assert meets(narrowed, path)
     for path in mine:
         assert any(overlap(path, other) for other in different)
-        assert path in different
 
 
 @given(patched_objects)
 def test_a_path_that_nothing_touches_is_not_met(case: tuple[Any, Any]) -> None:
     patch = case[1]
-    assume(patch)
+    assume(list(touched(patch)))
     assert not meets(patch, ("no such key", "x"))
     assert meets(patch, ())
 
