@@ -186,6 +186,33 @@ async def test_a_failed_sync_tells_the_waiting_writers_and_exits(tmp_path: Path)
     assert journal.acknowledged
 
 
+async def traced(path: str, calls: str, log: str) -> Process:
+    """Run it with these calls written to a log."""
+    return await Process(path, before=("strace", "-f", "-qq", "-o", log, "-e", f"trace={calls}")).start()
+
+
+async def test_a_new_file_and_its_folder_are_synced_before_it_is_ready(tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    process = await traced(str(tmp_path / "data.kantadb"), "link,linkat,fsync,fdatasync", str(log))
+    calls = [line.split()[1].partition("(")[0] for line in log.read_text().splitlines()]
+    linked = calls.index("link") if "link" in calls else calls.index("linkat")
+    assert "fdatasync" in calls[:linked]
+    assert "fsync" in calls[linked:]
+    assert await process.stop() == OK
+
+
+async def test_each_of_the_writes_one_after_another_has_a_sync_of_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    process = await traced(str(tmp_path / "data.kantadb"), "fdatasync", str(log))
+    before = log.read_text().count("fdatasync(")
+    client = await process.client()
+    for number in range(20):
+        assert (await client.ask("PUT", "/v1/data/a", number)).status == 200
+        assert log.read_text().count("fdatasync(") > before + number
+    client.close()
+    assert await process.stop() == OK
+
+
 async def test_a_slow_sync_does_not_slow_readers(tmp_path: Path) -> None:
     path = str(tmp_path / "data.kantadb")
     await filled(path)

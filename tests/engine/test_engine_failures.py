@@ -184,6 +184,17 @@ async def test_a_start_syncs_the_folder_which_the_maker_of_the_file_may_not_have
     assert "sync_folder" in either.disk.calls
 
 
+async def test_what_is_cut_off_is_kept_durably_before_it_is_cut(either: Database) -> None:
+    await write(either.open(), proposal("put", "/a", 1))
+    await either.stop()
+    with open(either.path, "ab") as file:
+        file.write(b"torn")
+    either.disk.calls.clear()
+    either.open()
+    calls = either.disk.calls
+    assert calls[: calls.index("truncate")] == ["write", "sync", "link", "sync_folder"]
+
+
 async def test_too_many_waiting_writes_are_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer, "MOST_WAITING", 50)
     engine = database.open()
