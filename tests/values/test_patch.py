@@ -86,7 +86,9 @@ def test_undoing_restores_wide_objects_exactly(seed: int) -> None:
                 target = state[name]
                 known = list(target)
                 patch[name] = {f"k{dice.randint(0, 120)}": dice.random() for _ in range(dice.randint(0, 30))}
-                gone = [key for key in dice.sample(known, min(len(known), dice.randint(0, 12))) if key not in patch[name]]
+                gone = [
+                    key for key in dice.sample(known, min(len(known), dice.randint(0, 12))) if key not in patch[name]
+                ]
                 patch[name]["$delete"] = gone
                 if dice.random() < 0.05:
                     patch[name] = {"$replace": {f"k{n}": n for n in range(50)}}

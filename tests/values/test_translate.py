@@ -323,7 +323,11 @@ def test_the_examples_of_rfc_6902(old: Any, operations: Any, new: Any) -> None:
         ([{"op": "add", "path": "/a", "value": [[[[]]]]}], "too_deep", None),
         ([{"op": "add", "path": "/deep/x/y", "value": {"z": 1}}], "too_deep", "/deep/x/y"),
         ([{"op": "add", "path": "/l/0", "value": [[1]]}], "too_deep", "/l/0/0"),
-        ([{"op": "add", "path": "", "value": {"a": 1}}, {"op": "add", "path": "/b", "value": [[[1]]]}], "too_deep", None),
+        (
+            [{"op": "add", "path": "", "value": {"a": 1}}, {"op": "add", "path": "/b", "value": [[[1]]]}],
+            "too_deep",
+            None,
+        ),
     ],
 )
 def test_a_json_patch_that_does_not_fit_is_refused(operations: Any, code: str, path: str | None) -> None:
@@ -343,7 +347,11 @@ def test_a_problem_names_its_operation() -> None:
 
 def test_a_failed_test_carries_the_value() -> None:
     with pytest.raises(Problem) as caught:
-        json_patch({"a": [1, {"b": 2}]}, [{"op": "add", "path": "/a/-", "value": 3}, {"op": "test", "path": "/a", "value": 0}], 8)
+        json_patch(
+            {"a": [1, {"b": 2}]},
+            [{"op": "add", "path": "/a/-", "value": 3}, {"op": "test", "path": "/a", "value": 0}],
+            8,
+        )
     assert caught.value.body()["value"] == [1, {"b": 2}, 3]
 
 
@@ -356,7 +364,9 @@ def test_foreign_keys_are_named_as_they_show() -> None:
     assert same(apply(deepcopy(old), narrowed), {"x": {1: [1, 1]}})
 
 
-@given(anything, nonsense | st.lists(st.dictionaries(st.sampled_from(["op", "path", "from", "value"]), nonsense | keys)))
+@given(
+    anything, nonsense | st.lists(st.dictionaries(st.sampled_from(["op", "path", "from", "value"]), nonsense | keys))
+)
 def test_any_json_is_a_patch_or_a_problem(old: Any, patch: Any) -> None:
     for translate in (merge_patch, json_patch):
         for foreign in (False, True):
