@@ -96,25 +96,31 @@ def patches(draw: st.DrawFn, value: Any) -> Any:
             patch[spelt(draw(keys))] = spelt(draw(values))
         return patch
     if isinstance(value, list):
-        edit: dict[str, Any] = {}
-        kept = deepcopy(value)
-        if kept and draw(st.booleans()):
-            edit["$delete"] = []
-            for _ in range(draw(st.integers(1, len(kept)))):
-                edit["$delete"].append(draw(st.integers(0, len(kept) - 1)))
-                del kept[edit["$delete"][-1]]
-        if draw(st.booleans()):
-            edit["$insert"] = []
-            for _ in range(draw(st.integers(1, 3))):
-                position = draw(st.integers(0, len(kept)))
-                new = draw(values | st.sampled_from(value)) if value else draw(values)
-                edit["$insert"].append([position, spelt(new)])
-                kept.insert(position, new)
-        for position, item in enumerate(kept):
-            if draw(st.integers(0, 2)) == 0:
-                edit[str(position)] = draw(patches(item))
-        return edit
+        return draw(list_edits(value))
     return draw(st.just({}) | st.builds(spelt, scalars))
+
+
+@st.composite
+def list_edits(draw: st.DrawFn, value: list[Any]) -> dict[str, Any]:
+    """A list edit that fits the list."""
+    edit: dict[str, Any] = {}
+    kept = deepcopy(value)
+    if kept and draw(st.booleans()):
+        edit["$delete"] = []
+        for _ in range(draw(st.integers(1, len(kept)))):
+            edit["$delete"].append(draw(st.integers(0, len(kept) - 1)))
+            del kept[edit["$delete"][-1]]
+    if draw(st.booleans()):
+        edit["$insert"] = []
+        for _ in range(draw(st.integers(1, 3))):
+            position = draw(st.integers(0, len(kept)))
+            new = draw(values | st.sampled_from(value)) if value else draw(values)
+            edit["$insert"].append([position, spelt(new)])
+            kept.insert(position, new)
+    for position, item in enumerate(kept):
+        if draw(st.integers(0, 2)) == 0:
+            edit[str(position)] = draw(patches(item))
+    return edit
 
 
 patched = anything.flatmap(lambda a: st.tuples(st.just(a), patches(a)))
