@@ -5,6 +5,8 @@ here changes anything; blocking reads of the file happen on the caller's thread.
 """
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from kantad.engine.pending import Applied
@@ -61,8 +63,17 @@ class Past:
         for change in self.recent():
             if change.rev == rev:
                 return change.chain
-        with self.log.buffer() as buffer:
-            return history.chain_at(buffer, self.log.size, self.log.framing, self.log.codec, rev, self._anchor(rev))
+        with self._readable(), self.log.buffer() as buffer:
+            return history.chain_at(buffer, len(buffer), self.log.framing, self.log.codec, rev, self._anchor(rev))
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What is read across damage in the older part is gone."""
+        try:
+            yield
+        except history.Unreadable as error:
+            detail = f"the log is damaged before revision {self.anchor.rev}: {error}"
+            raise Problem("history_gone", detail, reason="damaged", oldest=self.anchor.rev) from None
 
     def _anchor(self, rev: int) -> history.Anchor:
         if rev >= self.anchor.rev:
@@ -75,9 +86,9 @@ class Past:
         held = recent[0].rev if recent else self.present[0] + 1
         found: list[history.Logged] = []
         if rev + 1 < held:
-            with self.log.buffer() as buffer:
+            with self._readable(), self.log.buffer() as buffer:
                 found = history.changes_after(
-                    buffer, self.log.size, self.log.framing, self.log.codec, rev, held - 1, self._anchor(rev)
+                    buffer, len(buffer), self.log.framing, self.log.codec, rev, held - 1, self._anchor(rev)
                 )
         for change in recent:
             if change.rev > rev:

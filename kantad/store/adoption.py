@@ -16,8 +16,9 @@ from kantad.store.verify import Walk
 from kantad.values.content import MISSING
 from kantad.values.diff import SAME, difference
 from kantad.values.framing import Framing
+from kantad.values.moment import micros_of
 from kantad.values.patch import KeyOrders, Undo, Unfit, apply, merge_verbatim
-from kantad.values.record import Change, Codec, Snapshot, chain_after, micros_of
+from kantad.values.record import Change, Codec, Snapshot, chain_after
 
 
 class Adoption:

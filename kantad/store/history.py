@@ -12,17 +12,8 @@ from kantad.store.recovery import Recovered, damaged
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
 from kantad.values.framing import Frame, Framing, JsonLines
-from kantad.values.record import (
-    CHAIN_START,
-    DECODE_ERRORS,
-    Change,
-    Codec,
-    Keyed,
-    Snapshot,
-    SnapshotHead,
-    chain_after,
-    micros_of,
-)
+from kantad.values.moment import micros_of
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Codec, Keyed, SnapshotHead, chain_after
 
 KEYS_MOST: Final = 100_000
 KEYS_KEPT: Final = 10_000
@@ -69,37 +60,61 @@ def frames(buffer: Any, end: int, framing: Framing, codec: Codec, anchor: Anchor
         yield rev, frame
 
 
+class Unreadable(Exception):
+    """The log is damaged where it is to be read."""
+
+
+def chained(
+    buffer: Any, end: int, framing: Framing, codec: Codec, anchor: Anchor
+) -> Iterator[tuple[int, bytes, Change | None]]:
+    """The changes behind the anchor with revision and chain, verified; a snapshot as its revision, chain and None.
+
+    Raises `Unreadable` at a record that is not what was written, and where the records end early.
+    """
+    chain = anchor.chain if anchor.chain is not None or anchor.rev else CHAIN_START
+    stop = anchor.offset
+    try:
+        for rev, frame in frames(buffer, end, framing, codec, anchor):
+            stop = frame.end
+            if frame.snapshot:
+                head = codec.decode(frame.payload, SnapshotHead)
+                if head.h is not None and chain is not None and head.h != chain.hex():
+                    raise Unreadable(f"byte {frame.start}")
+                chain = bytes.fromhex(head.h) if head.h is not None else chain or CHAIN_START
+                yield rev, chain, None
+                continue
+            chain = chain_after(chain or CHAIN_START, codec.hashed(frame.payload))
+            record = codec.decode(frame.payload, Change)
+            if record.h is not None and record.h != chain.hex():
+                raise Unreadable(f"byte {frame.start}")
+            yield rev, chain, record
+    except DECODE_ERRORS:
+        raise Unreadable(f"byte {stop}") from None
+    if stop < end:
+        raise Unreadable(f"byte {stop}")
+
+
 def changes_after(
     buffer: Any, end: int, framing: Framing, codec: Codec, after: int, until: int, anchor: Anchor
 ) -> list[Logged]:
-    """The changes with revisions in (after, until]."""
+    """The changes with revisions in (after, until]; raises `Unreadable`."""
     found = []
-    for rev, frame in frames(buffer, end, framing, codec, anchor):
+    for rev, _, record in chained(buffer, end, framing, codec, anchor):
         if rev > until:
             break
-        if rev > after and not frame.snapshot:
-            record = codec.decode(frame.payload, Change)
+        if rev > after and record is not None:
             found.append(Logged(rev, record.a, record.u, record.diff))
     return found
 
 
 def chain_at(buffer: Any, end: int, framing: Framing, codec: Codec, wanted: int, anchor: Anchor) -> bytes:
-    """The hash chain at a revision from the anchor's on; raises KeyError where the log does not reach it."""
-    chain = anchor.chain
-    if anchor.rev == wanted and chain is not None:
-        return chain
-    if chain is None and anchor.rev == wanted == 0:
-        return CHAIN_START
-    chain = chain or CHAIN_START
-    for rev, frame in frames(buffer, end, framing, codec, anchor):
-        if frame.snapshot:
-            snapshot = codec.decode(frame.payload, Snapshot)
-            chain = bytes.fromhex(snapshot.h) if snapshot.h else chain
-        else:
-            chain = chain_after(chain, codec.hashed(frame.payload))
+    """The hash chain at a revision from the anchor's on; raises `Unreadable`, also where the log does not reach it."""
+    if anchor.rev == wanted and (anchor.chain is not None or wanted == 0):
+        return anchor.chain or CHAIN_START
+    for rev, chain, _ in chained(buffer, end, framing, codec, anchor):
         if rev == wanted:
             return chain
-    raise KeyError(wanted)
+    raise Unreadable(f"there is no revision {wanted}")
 
 
 def keyed(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered) -> list[KeyedChange]:

@@ -20,6 +20,7 @@ from kantad.store.replay import Contradiction, Replayer
 from kantad.store.tail import Last, Whole, is_doubtful, stands_before, value_end, whole_behind
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, BinaryFrames, Frame, Framing, JsonLines, More
+from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge
 from kantad.values.record import (
     CHAIN_START,
@@ -30,7 +31,6 @@ from kantad.values.record import (
     Step,
     chain_after,
     is_whole_snapshot,
-    micros_of,
 )
 
 BLOCK: Final = 1 << 20  # bytes of log looked at as one

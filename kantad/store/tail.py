@@ -20,7 +20,8 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from kantad.values.framing import BinaryFrames, Framing, JsonLines
-from kantad.values.record import DECODE_ERRORS, Change, Codec, Snapshot, chain_after, is_whole_snapshot, micros_of
+from kantad.values.moment import micros_of
+from kantad.values.record import DECODE_ERRORS, Change, Codec, Snapshot, chain_after, is_whole_snapshot
 
 _TOKENS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)

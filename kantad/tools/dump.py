@@ -15,7 +15,8 @@ from kantad.store.recovery import recover
 from kantad.values.content import encode_json
 from kantad.values.errors import Damaged, Problem
 from kantad.values.framing import Framing
-from kantad.values.record import Codec, micros_of, parse_time
+from kantad.values.moment import micros_of, parse_time
+from kantad.values.record import Codec
 
 OK, MISSING, USAGE, DAMAGED = 0, 1, 2, 65
 

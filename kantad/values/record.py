@@ -10,7 +10,6 @@ Pure. The store writes and reads what this makes; cursors are what clients see o
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -19,6 +18,7 @@ from blake3 import blake3
 
 from kantad.values.content import encode_json, encode_msgpack
 from kantad.values.errors import Problem
+from kantad.values.moment import datetime_of, time_text
 
 CHAIN_START: Final = bytes(8)
 SNAPSHOT_KIND: Final = 1  # the `k` of snapshots whose `r` can be trusted
@@ -107,57 +107,6 @@ def parse_cursor(text: str | int, name: str) -> tuple[int, str | None]:
             if len(chain) == 16 and all(c in "0123456789abcdef" for c in chain):
                 return int(number), chain
     raise Problem("invalid_parameter", f"{name} is a revision or a cursor", parameter=name)
-
-
-def parse_time(text: str, name: str) -> datetime:
-    """An RFC 3339 time; raises `Problem("invalid_parameter")`. Without an offset it is refused."""
-    try:
-        time = msgspec.convert(text, datetime)
-        if time.tzinfo is None:
-            raise ValueError
-        return time.astimezone(UTC)
-    except (msgspec.ValidationError, ValueError, OverflowError):
-        raise Problem("invalid_parameter", f"{name} is an RFC 3339 time with an offset", parameter=name) from None
-
-
-class TimeText:
-    """RFC 3339 UTC text of microseconds since the epoch; the text of a second is made once."""
-
-    def __init__(self) -> None:
-        self.micros = self.second = -1
-        self.template = self.text = ""
-
-    def __call__(self, micros: int) -> str:
-        """The text of one moment; that of the last one is kept."""
-        if micros == self.micros:
-            return self.text
-        rest = micros - self.second
-        if not 0 <= rest < 1_000_000 or not self.template:
-            rest = micros % 1_000_000
-            self.second = micros - rest
-            whole = datetime.fromtimestamp(self.second // 1_000_000, UTC)
-            self.template = whole.strftime("%Y-%m-%dT%H:%M:%S.%%06dZ")
-        self.micros = micros
-        self.text = self.template % rest
-        return self.text
-
-
-time_text = TimeText()
-
-
-def micros_of(ts: Any) -> int:
-    """Microseconds since the epoch of a record's `ts` or `m`, in either format; 0 where it is no time."""
-    if type(ts) is str:
-        try:
-            ts = msgspec.convert(ts, datetime)
-        except msgspec.ValidationError:
-            return 0
-    if not isinstance(ts, datetime):
-        return 0
-    if ts.tzinfo is None:
-        ts = ts.replace(tzinfo=UTC)
-    delta: timedelta = ts - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 class Codec(Protocol):
@@ -337,13 +286,13 @@ class MsgpackCodec:
         b: int = 0,
     ) -> tuple[bytes, bytes]:
         """See Codec."""
-        fields: dict[str, Any] = {"ts": _moment(micros), "a": a}
+        fields: dict[str, Any] = {"ts": datetime_of(micros), "a": a}
         if v:
             fields["v"] = v
         if u is not None:
             fields["u"] = u
         if m is not None:
-            fields["m"] = _moment(m)
+            fields["m"] = datetime_of(m)
         if id is not None:
             fields["id"] = id
         if q is not None:
@@ -368,9 +317,9 @@ class MsgpackCodec:
         ids: list[list[Any]] | None = None,
     ) -> bytes:
         """See Codec."""
-        fields: dict[str, Any] = {"ts": _moment(micros), "v": v, "state": state}
+        fields: dict[str, Any] = {"ts": datetime_of(micros), "v": v, "state": state}
         if m is not None:
-            fields["m"] = _moment(m)
+            fields["m"] = datetime_of(m)
         fields |= {"r": r, "k": SNAPSHOT_KIND}
         if ids:
             fields["ids"] = ids
@@ -392,10 +341,6 @@ class MsgpackCodec:
         if decode is None:
             decode = self._decoders[kind] = msgspec.msgpack.Decoder(kind).decode
         return decode
-
-
-def _moment(micros: int) -> datetime:
-    return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)
 
 
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -6,7 +6,7 @@ from urllib.parse import unquote_to_bytes
 
 from kantad.engine.proposal import ACKS, Ack
 from kantad.values.errors import Problem
-from kantad.values.record import micros_of, parse_time
+from kantad.values.moment import micros_of, parse_time
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 LABEL = 256  # characters of an action or a user

@@ -13,8 +13,9 @@ from kantad.engine.engine import Engine
 from kantad.engine.proposal import Ack, Condition, Outcome, Proposal
 from kantad.values.content import MISSING, encode_json
 from kantad.values.errors import Problem
+from kantad.values.moment import time_text
 from kantad.values.pointer import Path, format_url, parse
-from kantad.values.record import cursor, parse_cursor, time_text
+from kantad.values.record import cursor, parse_cursor
 from kantad.web.answer import COMMON, JSON, STATUS_LINES, Reply, date_line, encoded
 from kantad.web.body import Limits, accepts_msgpack, decode, decoded, is_msgpack, read_body
 from kantad.web.parameters import acknowledgement, idempotency_key, label, moment, parse_query

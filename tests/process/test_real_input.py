@@ -83,3 +83,20 @@ def test_real_documents_come_back_as_they_were_put(run: Start, form: str) -> Non
     assert again.stop() == 0
     third = run("--port", "0")
     assert ask(third.port(), "GET", "/v1/data")[1] == text
+
+
+def test_what_would_cross_damage_in_the_older_part_is_gone(run: Start, tmp_path: Path) -> None:
+    process = run("--port", "0")
+    port = process.port()
+    for number in (1, 2, 3):
+        ask(port, "PUT", "/v1/data/a", b"%d" % number)
+    assert ask(port, "POST", "/v1/snapshot")[0] == 200
+    ask(port, "PUT", "/v1/data/b", b"4")
+    assert process.stop() == 0
+    path = tmp_path / "data.kantadb"
+    path.write_bytes(path.read_bytes().replace(b'"a":2', b'"a":7'))
+    port = run("--port", "0").port()
+    assert value(port, "/v1/data") == {"a": 3, "b": 4}
+    status, body = ask(port, "PUT", "/v1/data/a?base=1", b"5")
+    assert (status, json.loads(body)["reason"], json.loads(body)["oldest"]) == (410, "damaged", 3)
+    assert ask(port, "PUT", "/v1/data/a?base=3", b"5")[0] == 200

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantad.values.errors import Problem
+from kantad.values.moment import TimeText, micros_of, parse_time, time_text
 from kantad.values.record import (
     CHAIN_START,
     DECODE_ERRORS,
@@ -22,15 +23,11 @@ from kantad.values.record import (
     Snapshot,
     SnapshotHead,
     Step,
-    TimeText,
     chain_after,
     checksum,
     cursor,
     is_whole_snapshot,
-    micros_of,
     parse_cursor,
-    parse_time,
-    time_text,
 )
 from tests.values.documents import documents, nonsense
 

@@ -376,30 +376,3 @@ def test_any_json_is_a_patch_or_a_problem(old: Any, patch: Any) -> None:
                 assert problem.status in ALLOWED
             else:
                 applied(old, narrowed)
-
-
-@given(nonsense | st.lists(st.dictionaries(st.sampled_from(["op", "path", "from"]), nonsense | st.text(max_size=3))))
-def test_any_json_names_paths_or_is_a_problem(patch: Any) -> None:
-    assert all(path[:1] == ("p",) for path in merge_paths(patch, ("p",)))
-    try:
-        paths = operation_paths(patch, ("p",))
-    except Problem as problem:
-        assert problem.code == "invalid_path"
-    else:
-        assert all(isinstance(path, tuple) for path in paths)
-
-
-@pytest.mark.parametrize(
-    ("operations", "paths"),
-    [
-        ([{"op": "add", "path": "/a/b"}], [("a", "b")]),
-        ([{"op": "add", "path": "/a/0"}], [("a",)]),
-        ([{"op": "add", "path": "/a/-"}], [("a",)]),
-        ([{"op": "move", "path": "/a", "from": "/b"}], [("a",), ("b",)]),
-        ([{"op": "copy", "path": "/a", "from": "/b"}], [("a",)]),
-        ([{"op": "test", "path": "/a"}, 5, {"op": "add"}], []),
-        ("no", []),
-    ],
-)
-def test_the_paths_of_operations(operations: Any, paths: list[tuple[str, ...]]) -> None:
-    assert operation_paths(operations, ()) == paths
