@@ -1,0 +1,168 @@
+"""The docs say what is there: routes, flags, codes, commands, links; and their examples answer what they show."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kantad.__main__ import OFFLINE
+from kantad.config import SETTINGS
+from kantad.values.errors import CODES
+from kantad.web.app import DATA, KEYS, ROUTES
+from kantad.web.openapi import document
+from tests.process.running import Running
+from tests.serving import Serving
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+API = (ROOT / "docs" / "api.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+SET_UP = (
+    "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/kantad --db data.kantadb --port 8700",
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest",
+)
+
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```sh (run|server)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+# -- what there is, is documented
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_is_documented_with_its_methods(route: str) -> None:
+    for method in ROUTES[route]:
+        if method != "HEAD" or route in (DATA, KEYS):  # "the GETs also answer HEAD"
+            assert f"`{method} {route}" in API, f"{method} {route}"
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_an_error_code_is_documented_with_its_status(code: str) -> None:
+    assert f"| `{code}` | {CODES[code][0]} |" in API
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in SETTINGS])
+def test_a_setting_is_documented_as_flag_variable_and_key(name: str) -> None:
+    assert f"| `--{name}` | `KANTAD_{name.upper().replace('-', '_')}` | `{name}` |" in OPERATIONS
+    assert re.search(f"^#{name} = ", (ROOT / "deploy" / "kantad.toml").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", OFFLINE)
+def test_an_offline_command_is_documented(command: str) -> None:
+    assert f"| `kantad {command} FILE` |" in OPERATIONS
+
+
+def test_the_commands_that_set_up_are_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for command in SET_UP:
+        assert f"```sh\n{command}\n```" in readme
+
+
+# -- the OpenAPI document
+
+
+def test_the_openapi_document_has_exactly_the_routes_and_methods() -> None:
+    found: dict[str, set[str]] = {}
+    for path, item in document()["paths"].items():
+        methods = {key.upper() for key in item if key != "parameters"}
+        found.setdefault(path.removesuffix("/{path}"), set()).update(methods)
+    assert found == {route: set(methods) for route, methods in ROUTES.items()}
+
+
+def test_the_openapi_document_names_exactly_the_codes() -> None:
+    assert document()["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == list(CODES)
+
+
+def test_the_openapi_document_refers_to_what_it_holds() -> None:
+    def references(part: object) -> Iterator[str]:
+        if isinstance(part, dict):
+            yield from (value for key, value in part.items() if key == "$ref")
+            part = list(part.values())
+        for item in part if isinstance(part, list) else ():
+            yield from references(item)
+
+    found = set(references(document()))
+    assert found
+    for reference in found:
+        _, components, kind, name = reference.split("/")
+        assert name in document()[components][kind], reference
+
+
+async def test_what_is_served_is_what_is_documented(serving: Serving) -> None:
+    assert (await serving.ask("GET", "/openapi.json")).json == document()
+    status = document()["components"]["schemas"]["Status"]
+    assert list((await serving.ask("GET", "/v1/status")).json) == status["required"] == list(status["properties"])
+    for metric in re.findall(r"^# TYPE (\S+)", (await serving.ask("GET", "/metrics")).body.decode(), re.MULTILINE):
+        assert f"| `{metric}` |" in OPERATIONS
+
+
+# -- links
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for link in _LINK.findall(_FENCE.sub("", page.read_text())):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+# -- examples
+
+
+def answered(said: str, expected: list[str]) -> str:
+    """What of the expected is not there, in this order; `…` stands for anything."""
+    place = 0
+    for line in expected:
+        for part in filter(None, line.split("…")):
+            place = said.find(part, place)
+            if place < 0:
+                return line
+            place += len(part)
+    return ""
+
+
+@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="needs curl and bash")
+def test_the_quickstart_answers_what_it_shows(run: Callable[..., Running], tmp_path: Path) -> None:
+    server: Running | None = None
+    port, settings = 0, ""
+    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    for kind, block in _BLOCK.findall((ROOT / "docs" / "quickstart.md").read_text()):
+        if kind == "server":
+            if server is not None:
+                assert server.stop() == 0
+            server = run(*shlex.split(block.replace("8700", "0"))[1:])
+            port = server.port()
+        elif re.fullmatch(r"([A-Z]+=\S+\n)+", block):
+            settings += block
+        else:
+            script = (settings + block).replace("8700", str(port))
+            done = subprocess.run(
+                ["bash", "-eu", "-c", script],
+                cwd=tmp_path,
+                env={"PATH": path, "no_proxy": "*"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            expected = [line[5:] for line in block.splitlines() if line.startswith("# => ")]
+            missing = answered(done.stdout, expected)
+            assert not missing, f"{missing}\nis not in\n{done.stdout}"
