@@ -20,7 +20,7 @@ from kantad.engine.committer import Committer
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back
-from kantad.engine.preconditions import check
+from kantad.engine.preconditions import at_present, check
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window, added_child
 from kantad.store import history
@@ -31,7 +31,7 @@ from kantad.values.content import MISSING, etag
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import KeyOrders, Undo, apply
-from kantad.values.pointer import Path, lookup
+from kantad.values.pointer import Path, lookup, parse
 from kantad.values.record import cursor
 
 logger = logging.getLogger("kantad")
@@ -164,7 +164,13 @@ class Engine:
         if proposal.conditions or proposal.base is not None:
             check(proposal, self.root, self.past_now())
         micros = max(self.clock(), self.micros)
-        diff, child = narrowed(proposal, self.root, self.max_depth, micros)
+        try:
+            diff, child = narrowed(proposal, self.root, self.max_depth, micros)
+        except Problem as problem:
+            if problem.code == "precondition_failed":  # a JSON Patch's `test`
+                at = parse(problem.more["path"])
+                problem.more = {**at_present(self.root, self.past_now(), at), **problem.more}
+            raise
         if diff is SAME or proposal.dry_run:
             outcome = Outcome(
                 self.rev, self.chain, self.micros, diff is not SAME, False, {} if diff is SAME else diff, child

@@ -38,7 +38,7 @@ def _check_conditions(proposal: Proposal, root: Any, past: Past) -> None:
             failed.append({"path": format(condition.path), "reason": why, **_shown(root, condition.path)})
     if failed:
         raise Problem(
-            "precondition_failed", failed[0]["reason"], **_at_present(root, past, proposal.path), failed=failed
+            "precondition_failed", failed[0]["reason"], **at_present(root, past, proposal.path), failed=failed
         )
 
 
@@ -51,14 +51,16 @@ def _check_base(proposal: Proposal, base: str | int, root: Any, past: Past) -> N
     for change in past.changes_after(rev):
         place = next((path for path in touched(change.diff) if any(overlap(path, own) for own in mine)), None)
         if place is not None:
-            conflicts.append({"rev": change.rev, "a": change.a, "u": change.u, "path": format(place)})
+            user = {} if change.u is None else {"u": change.u}
+            conflicts.append({"rev": change.rev, "a": change.a, **user, "path": format(place)})
     if conflicts:
         detail = f"{len(conflicts)} change(s) after revision {rev} touched what this write touches"
         listed = conflicts[:MOST_LISTED]
-        raise Problem("conflict", detail, conflicts=listed, **_at_present(root, past, proposal.path))
+        raise Problem("conflict", detail, conflicts=listed, **at_present(root, past, proposal.path))
 
 
-def _at_present(root: Any, past: Past, path: Path) -> dict[str, Any]:
+def at_present(root: Any, past: Past, path: Path) -> dict[str, Any]:
+    """What a retry needs to know of a path: the revision, and the value there with its etag."""
     rev, chain = past.present
     return {"path": format(path), "rev": rev, "cursor": cursor(rev, chain), **_shown(root, path)}
 

@@ -190,7 +190,7 @@ def _post(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int,
         return rooted([*steps, (old, "-")], value), str(len(old))
     past_the_end = old is MISSING and bool(steps) and type(steps[-1][0]) is list
     if past_the_end or (old is not MISSING and type(old) is not dict):
-        raise Problem("patch_mismatch", "a child can be added to an object or an array", path=format(proposal.path))
+        raise Problem("patch_mismatch", "a child can be added to an object or an array")
     child = time_ordered_key(micros)
     return rooted([*steps, (old, child)], value), child
 

@@ -55,7 +55,9 @@ def value_answer(engine: Engine, path: Path) -> bytes:
 
 def _shown(value: Any, path: Path, msgpack: bool) -> tuple[bytes, bytes]:
     if value is MISSING:
-        raise Problem("not_found", "there is no value at this path", path=format(path))
+        key = path == ("",)
+        detail = 'there is no value under the key ""; the root is /v1/data' if key else "there is no value at this path"
+        raise Problem("not_found", detail, path=format(path))
     if msgpack:
         return encode_msgpack(value), etag(value).encode()
     text = encode_json(value)

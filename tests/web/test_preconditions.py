@@ -216,3 +216,24 @@ async def test_conditions_hold_for_merge_patches_too(full: Serving) -> None:
     await full.put("/a/x", 5)
     assert (await full.ask("PATCH", "/v1/data?base=1", {"b": 9}, MERGE)).status == 200
     assert (await full.ask("PATCH", "/v1/data?base=1", {"a": {"x": 9}}, MERGE)).code == "conflict"
+
+
+async def test_a_failed_test_of_a_json_patch_carries_what_a_retry_needs(serving: Serving) -> None:
+    await serving.put("/a", {"b": 1})
+    body = b'[{"op":"test","path":"/b","value":2}]'
+    got = await serving.ask("PATCH", "/v1/data/a", None, "Content-Type: application/json-patch+json", body=body)
+    tag = (await serving.ask("GET", "/v1/data/a/b")).etag.strip(chr(34))
+    assert got.code == "precondition_failed"
+    assert (got.json["path"], got.json["value"], got.json["rev"], got.json["etag"]) == ("/a/b", 1, 1, tag)
+
+
+async def test_a_child_of_a_scalar_is_refused_with_its_path(serving: Serving) -> None:
+    await serving.put("/a", {"b": 1})
+    got = await serving.ask("POST", "/v1/data/a/b", 2)
+    assert (got.code, got.json["path"]) == ("patch_mismatch", "/a/b")
+
+
+async def test_the_key_of_no_characters_is_not_the_root(serving: Serving) -> None:
+    got = await serving.ask("GET", "/v1/data/")
+    assert (got.code, got.json["path"]) == ("not_found", "/")
+    assert 'the key ""' in got.json["detail"]
