@@ -179,7 +179,7 @@ class Engine:
                 self.window.add(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
             return outcome
         shown = deepcopy(diff) if proposal.want_diff else diff  # the state shares its values, and goes on changing
-        self._commit(micros, proposal.action, diff, proposal.user, proposal.m, proposal.key, q or None)
+        self._commit(micros, proposal.action, diff, self.root, diff, proposal.user, proposal.m, proposal.key, q or None)
         if proposal.key is not None:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
@@ -191,16 +191,28 @@ class Engine:
         """
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
-        diff = written(self.root, path, body, edit == "put", self.max_depth, self.foreign)
+        diff, target, sub = written(self.root, path, body, edit == "put", self.max_depth, self.foreign)
         if diff is SAME:
             return None
         micros = self.clock()
-        return self._commit(micros if micros > self.micros else self.micros, edit, diff, None, None, None, None)
+        return self._commit(micros if micros > self.micros else self.micros, edit, diff, target, sub)
 
     def _commit(
-        self, micros: int, action: str, diff: Any, user: str | None, m: int | None, key: str | None, q: str | None
+        self,
+        micros: int,
+        action: str,
+        diff: Any,
+        target: dict[Any, Any],
+        sub: Any,
+        user: str | None = None,
+        m: int | None = None,
+        key: str | None = None,
+        q: str | None = None,
     ) -> Batch:
-        """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more."""
+        """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more.
+
+        `sub` is the part of `diff` for `target`, an object of the state that holds all it changes.
+        """
         committer = self.committer
         with committer.lock:
             first = committer.first_rev_with_room()
@@ -209,7 +221,7 @@ class Engine:
                 micros, action, diff, self.chain, v=self.v, u=user, m=m, id=key, q=q, b=first
             )
             undo = Undo(self.orders)
-            apply(self.root, diff, undo)
+            apply(target, sub, undo)
             before = (self.micros, self.m)
             self.rev, self.chain, self.micros = rev, chain, micros
             if m is not None:

@@ -33,7 +33,7 @@ class Past:
     def add(self, changes: list[Applied]) -> None:
         """Changes became visible: keep their records, and drop the oldest beyond the ring's size."""
         for change in changes:
-            change.settle()
+            change.diff = change.undo = None  # nobody can take it back any more: only the record is kept
             self.ring_bytes += len(change.payload)
         self.ring.extend(changes)
         while self.ring_bytes > RING_BYTES:

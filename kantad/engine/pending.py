@@ -29,10 +29,6 @@ class Applied:
         self.diff: Any = diff
         self.undo: Undo | None = undo
 
-    def settle(self) -> None:
-        """Nobody can take it back any more: keep only the record."""
-        self.diff = self.undo = None
-
 
 class Answering(Protocol):
     """A connection that a prepared answer goes to."""

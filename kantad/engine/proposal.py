@@ -141,25 +141,35 @@ def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: i
     return sub, None
 
 
-def written(root: dict[str, Any], path: Path, body: Any, put: bool, max_depth: int, foreign: bool) -> Any:
-    """What `narrowed` gives for a `put` or `patch`; a path that runs through objects only is the short way."""
+def written(
+    root: dict[str, Any], path: Path, body: Any, put: bool, max_depth: int, foreign: bool
+) -> tuple[Any, dict[Any, Any], Any]:
+    """What `narrowed` gives for a `put` or `patch`, an object on the way to what it changes, and its patch.
+
+    A path that runs through objects only is the short way.
+    """
     old: Any = root
-    for segment in path:
-        if type(old) is not dict or segment not in old:
-            return narrowed(Proposal(path, "put" if put else "patch", body, foreign=foreign), root, max_depth, 0)[0]
-        old = old[segment]
+    try:
+        for segment in path:
+            old = old[segment]
+    except (KeyError, TypeError):  # through arrays or foreign keys, or to nothing
+        diff, _ = narrowed(Proposal(path, "put" if put else "patch", body, foreign=foreign), root, max_depth, 0)
+        return diff, root, diff
     try:
         room = max_depth - len(path)
         sub = assignment(old, body, room, foreign) if put else effect(old, body, room, foreign)
     except Problem as problem:
         raise _under(problem, path) from None
     if sub is SAME:
-        return SAME
+        return SAME, root, SAME
     if not path and (type(body) is not dict or type(sub.get("$replace", sub)) is not dict):
         raise _not_object()
+    diff = sub
     for segment in reversed(path):
-        sub = {"$" + segment if segment[:1] == "$" else segment: sub}
-    return sub
+        diff = {"$" + segment if segment[:1] == "$" else segment: diff}
+    if type(old) is dict and type(sub) is dict and "$replace" not in sub:
+        return diff, old, sub
+    return diff, root, diff
 
 
 def _not_object() -> Problem:

@@ -79,7 +79,8 @@ class RealDisk:
 
 def write_all(disk: Disk, fd: int, data: bytes | memoryview) -> int:
     """Write all of the data, however short the single writes are; how many there were."""
-    view, done, calls = memoryview(data), 0, 0
+    done, calls = disk.write(fd, data), 1  # nearly always all of it
+    view = memoryview(data)
     while done < len(view):
         with view[done:] as rest:
             done += disk.write(fd, rest)

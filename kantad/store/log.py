@@ -16,6 +16,7 @@ import errno
 import mmap
 import os
 import stat
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,6 +28,7 @@ from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
 from kantad.values.record import CHAIN_START, Codec, JsonCodec, MsgpackCodec
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FRESH: Final = 0.01  # seconds
 REWRITTEN: Final = 4 << 20  # bytes; more than goes unsynced between two flushes
 
 
@@ -53,16 +55,24 @@ class Log:
         self.path, self.fd, self.framing, self.codec, self.disk = path, fd, framing, codec, disk
         status = disk.fstat(fd)
         self.identity = (status.st_dev, status.st_ino)
-        self.size = status.st_size
+        self.size = self.reach = status.st_size  # `reach`: how long the `append` that runs may make it
+        self.checked = 0.0  # when it was last seen to be ours, on the monotonic clock
 
     def check_path(self) -> None:
-        """Raise `Broken` unless the path still names this file."""
+        """Raise `Broken` unless the path still names this file, and it is as long as we left it.
+
+        May be called while another thread is in `append`: the file may then be as long as that makes it.
+        """
+        least = self.size
         try:
             there = self.disk.stat(self.path)
         except OSError as error:
             raise Broken(f"{self.path}: {error.strerror}: was it removed?") from error
         if (there.st_dev, there.st_ino) != self.identity:
             raise Broken(f"{self.path} is another file now: it was replaced while it was served")
+        if not least <= there.st_size <= self.reach:
+            raise Broken(self._changed(there.st_size))
+        self.checked = time.monotonic()
 
     def check_size(self) -> None:
         """Raise `Broken` unless the file is as long as we left it; not while an `append` runs."""
@@ -71,11 +81,19 @@ class Log:
         except OSError as error:
             raise Broken(f"{self.path}: {error.strerror}") from error
         if size != self.size:
-            raise Broken(f"{self.path} has {size} bytes, {self.size} were written: something else changed it")
+            raise Broken(self._changed(size))
+
+    def _changed(self, size: int) -> str:
+        return f"{self.path} has {size} bytes, {self.size} were written: something else changed it"
 
     def append(self, data: bytes) -> None:
-        """Hand the bytes to the operating system, if the file is as long as we left it; raises `NoRoom` or `Broken`."""
-        self.check_size()
+        """Hand the bytes to the operating system, if the file is as long as we left it; raises `NoRoom` or `Broken`.
+
+        What was looked at within the last few milliseconds is not looked at again.
+        """
+        if time.monotonic() - self.checked > FRESH:
+            self.check_size()
+        self.reach = self.size + len(data)
         try:
             calls = write_all(self.disk, self.fd, data)
         except OSError as error:
@@ -236,6 +254,7 @@ def _settle(log: Log, found: Recovered) -> None:
         write_all(log.disk, log.fd, b"\n")
         log.size += 1
         found.end += 1
+    log.reach = log.size
     _write_again(log, found.batch)
     log.disk.sync_folder(os.path.dirname(log.path))  # who made the file may have been killed before it did
 

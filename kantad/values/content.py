@@ -90,30 +90,6 @@ def etag(value: Any) -> str:
     return blake3(text).hexdigest(length=16)
 
 
-class Tags:
-    """The etags of small values, kept by their JSON text: looking one up costs an eighth of making it.
-
-    A pure function's results, so never stale. Bounded to 16,384 texts of at most 512 bytes.
-    """
-
-    MOST: Final = 16_384
-    LONGEST: Final = 512
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, bytes] = {}
-
-    def __call__(self, value: Any, text: bytes) -> bytes:
-        """The etag of a value whose JSON text this is."""
-        tag = self.known.get(text)
-        if tag is None:
-            tag = etag(value).encode()
-            if len(text) <= self.LONGEST:
-                if len(self.known) >= self.MOST:
-                    self.known.clear()
-                self.known[text] = tag
-        return tag
-
-
 def check(value: Any, room: int, foreign: bool = False) -> None:
     """Refuse what cannot be stored: raises `Problem` `invalid_value` or `too_deep` with the path below `value`.
 

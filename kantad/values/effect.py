@@ -129,7 +129,8 @@ def _object_deletions(names: Any) -> list[Any]:
 
 
 def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: bool) -> Any:
-    _check_room(room)
+    if room <= 0:
+        _check_room(room)
     gone = _object_deletions(patch["$delete"]) if "$delete" in patch else []
     if gone and foreign:
         gone = [key_in(old, name) for name in gone]
@@ -153,7 +154,7 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
         except Problem as problem:
             raise problem.at(key) from None
         if narrowed is not SAME:
-            found[escape(name)] = narrowed
+            found[name if type(name) is str and name[:1] != "$" else escape(name)] = narrowed
     if gone:
         deleted = [escape(name) for name in dict.fromkeys(gone) if name in old]
         if deleted:

@@ -196,7 +196,7 @@ class JsonCodec:
             batch,
         )
         chain = blake3(chain + hashed).digest(length=8)
-        return b'%b,"h":"%b"}' % (hashed, chain.hex().encode()), chain
+        return hashed + f',"h":"{chain.hex()}"}}'.encode(), chain
 
     def snapshot(
         self,

@@ -22,38 +22,39 @@ COMMON = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-cache\r\n"
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
-
 BODILESS = (204, 304)
 
 
 class Clock:
-    """The `Date` header's line; made once a second."""
+    """The lines that end every header block, `Date` among them; made once a second."""
 
     def __init__(self) -> None:
         self.until = 0.0
-        self.line = b""
+        self.lines = b""
+        self.text = ""
 
     def __call__(self) -> bytes:
-        """The line of the present second."""
+        """The lines of the present second, the empty one that ends the headers included."""
         now = time.time()
         if not self.until - 1.0 <= now < self.until:
             self.until = int(now) + 1.0
-            self.line = time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(now)).encode()
-        return self.line
+            date = time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(now))
+            self.lines = b"%b%b\r\n" % (COMMON, date.encode())
+            self.text = self.lines.decode()
+        return self.lines
 
 
-date_line = Clock()
+last_lines = Clock()
 
 
 def render(status: int, headers: bytes, body: bytes, *, close: bool = False, head: bool = False) -> bytes:
     """The bytes of a whole response; `headers` are complete lines. With `head`, the body is left out."""
-    return b"%b%b%b%b%b%b\r\n%b" % (
+    return b"%b%b%b%b%b%b" % (
         STATUS_LINES[status],
-        headers,
-        COMMON,
-        date_line(),
-        b"Connection: close\r\n" if close else b"",
         b"" if status in BODILESS else b"Content-Length: %d\r\n" % len(body),
+        headers,
+        b"Connection: close\r\n" if close else b"",
+        last_lines(),
         b"" if head else body,
     )
 

@@ -76,8 +76,7 @@ def decode(body: bytes, msgpack: bool, max_depth: int) -> Any:
             value = decode_json(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             value = decoded(decode_json, body)
-    openings = len(body) if msgpack else body.count(b"{") + body.count(b"[")
-    if openings > max_depth:
+    if len(body) > max_depth and (msgpack or body.count(b"{") + body.count(b"[") > max_depth):
         check_depth(value, max_depth)
     return value
 

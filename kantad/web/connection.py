@@ -148,7 +148,9 @@ class Connection(RequestHandler):
         """Answer the fast request that waited, and go on with what was sent behind it."""
         self.waiting = False
         self.active = True
-        self.write(data)
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
         if self.held:
             held, self.held = self.held, b""
             if self.transport is not None:

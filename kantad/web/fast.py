@@ -15,6 +15,7 @@ from kantad.engine.engine import Engine
 from kantad.engine.proposal import Outcome
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path, bounded
+from kantad.values.recent import Recent
 from kantad.web.answer import Reply, problem_reply, render
 from kantad.web.body import decode
 from kantad.web.connection import Connection, body_length
@@ -23,8 +24,13 @@ from kantad.web.writing import Limits, plain_outcome_reply, written_answer
 
 MOST_BLOCKS: Final = 1024
 LONGEST_BLOCK: Final = 2048
-MOST_PATHS: Final = 16_384
-LONGEST_PATH: Final = 128
+MOST_HEADS: Final = 16_384
+LONGEST_HEAD: Final = 384
+
+Edit = Literal["put", "patch"]
+Plain = tuple[Edit | None, Path, int]  # what to do (None: read), where, and the bytes of the body
+
+_EDITS: Final[dict[bytes, Edit | None]] = {b"GET": None, b"PUT": "put", b"PATCH": "patch"}
 
 # The headers that change nothing about how a plain request is answered, and the values allowed.
 PLAIN: Final[dict[bytes, tuple[bytes, ...] | None]] = {
@@ -43,12 +49,16 @@ _LINE: Final = re.compile(rb"(GET|PUT|PATCH) /v1/data((?:/[!$&-.0-;=@-Z_a-z~]*)*
 
 
 class Fast:
-    """See the module. `blocks` maps a known header block to the length of the body it announces."""
+    """See the module.
+
+    `blocks` maps a known header block to the length of the body it announces, `heads` a known
+    request line and header block to what they ask for.
+    """
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits = engine, limits
         self.blocks: dict[bytes, int] = {}
-        self.paths: dict[bytes, Path] = {}
+        self.heads: Recent[bytes, Plain] = Recent(MOST_HEADS)
         self.answers = 0
 
     def learn(self, block: bytes) -> None:
@@ -69,40 +79,44 @@ class Fast:
 
     def answer(self, connection: Connection, data: bytes) -> bool:
         """Answer a plain request; False, with nothing done, where it is not one."""
-        found = _LINE(data)
-        if found is None:
-            return False
         end = data.find(b"\r\n\r\n") + 4
-        length = self.blocks.get(data[found.end() : end - 2])
-        if length is None or len(data) != end + length:
+        head = data[:end]
+        known = self.heads.young.get(head) or self.heads.older(head) or self._recognised(head)
+        if known is None:
             return False
-        method, rest = found.groups()
-        if (length == 0) is not (method == b"GET"):
+        edit, path, length = known
+        if len(data) != end + length:
             return False
         self.answers += 1
         try:
-            path = self.paths.get(rest)
-            if path is None:
-                path = self._path(rest)
-            if method == b"GET":
-                connection.write(value_answer(self.engine, path))
+            if edit is None:
+                connection.transport.write(value_answer(self.engine, path))  # type: ignore[attr-defined]
                 connection.active = True
-                return True
-            self._write(connection, path, "put" if method == b"PUT" else "patch", data[end:])
+            else:
+                self._write(connection, path, edit, data[end:])
         except Problem as problem:
             self._refuse(connection, problem)
         return True
 
-    def _path(self, rest: bytes) -> Path:
-        """The path of what stands behind `/v1/data` in a target; kept, because paths are asked for again."""
-        path = bounded(tuple(rest[1:].decode().split("/"))) if rest else ()
-        if len(rest) <= LONGEST_PATH:
-            if len(self.paths) >= MOST_PATHS:
-                self.paths.clear()
-            self.paths[rest] = path
-        return path
+    def _recognised(self, head: bytes) -> "Plain | None":
+        """What a head asks for, if it is plain; kept, because the same is asked for again."""
+        found = _LINE(head)
+        if found is None:
+            return None
+        length = self.blocks.get(head[found.end() : -2])
+        method, rest = found.groups()
+        if length is None or (length == 0) is not (method == b"GET"):
+            return None
+        try:
+            path = bounded(tuple(rest[1:].decode().split("/"))) if rest else ()
+        except Problem:
+            return None  # the plain path says why
+        plain = (_EDITS[method], path, length)
+        if len(head) <= LONGEST_HEAD:
+            self.heads.keep(head, plain)
+        return plain
 
-    def _write(self, connection: Connection, path: Path, edit: Literal["put", "patch"], body: bytes) -> None:
+    def _write(self, connection: Connection, path: Path, edit: Edit, body: bytes) -> None:
         engine = self.engine
         batch = engine.write(path, decode(body, False, self.limits.max_depth), edit)
         connection.waiting = True

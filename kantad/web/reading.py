@@ -9,20 +9,22 @@ from typing import Any
 from aiohttp import web
 
 from kantad.engine.engine import Engine
-from kantad.values.content import MISSING, Tags, encode_json, encode_msgpack, etag
+from kantad.values.content import MISSING, encode_json, encode_msgpack, etag
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path, format, lookup
-from kantad.web.answer import COMMON, JSON, MSGPACK, STATUS_LINES, Reply, date_line, encoded, json_reply, render
+from kantad.values.recent import Recent
+from kantad.web.answer import JSON, MSGPACK, STATUS_LINES, Reply, encoded, json_reply, last_lines, render
 from kantad.web.body import accepts_msgpack
 from kantad.web.parameters import count, parse_query, seconds
 
 MOST_WAIT = 60.0
 MOST_KEYS = 100_000
 
-tag_of = Tags()
+MOST_KEPT = 16_384
+LONGEST_KEPT = 512
 
-_OK = STATUS_LINES[200] + JSON
 _VARY = b"Vary: Accept\r\n"
+_heads: Recent[bytes, bytes] = Recent(MOST_KEPT)
 _TAG = re.compile(r'[ \t,]*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)")[ \t]*(?:,|$)')
 
 
@@ -40,33 +42,50 @@ def value_answer(engine: Engine, path: Path) -> bytes:
     if engine.committer.pending:
         reply = value_reply(engine, path, False)
         return render(200, reply.headers, reply.body)
-    body, tag = _shown(lookup(engine.root, path), path, False)
-    return b'%bETag: "%b"\r\n%b%b%b%bContent-Length: %d\r\n\r\n%b' % (
-        _OK,
-        tag,
-        engine.visible.lines,
+    value: Any = engine.root
+    try:
+        for segment in path:
+            value = value[segment]
+    except (KeyError, TypeError):  # through arrays and foreign keys, or to nothing
+        value = lookup(engine.root, path)
+        if value is MISSING:
+            raise _not_found(path) from None
+    text = encode_json(value)
+    head = _heads.young.get(text) or _heads.older(text) or _head(value, text)
+    return b"".join((head, engine.visible.lines, last_lines(), text))
+
+
+def _head(value: Any, text: bytes) -> bytes:
+    """The lines of a plain answer that depend on the value only; small values are often asked for again."""
+    head = b'%bContent-Length: %d\r\n%bETag: "%b"\r\n%b' % (
+        STATUS_LINES[200],
+        len(text),
+        JSON,
+        etag(value).encode(),
         _VARY,
-        COMMON,
-        date_line(),
-        len(body),
-        body,
     )
+    if len(text) <= LONGEST_KEPT:
+        _heads.keep(text, head)
+    return head
+
+
+def _not_found(path: Path) -> Problem:
+    key = path == ("",)
+    detail = 'there is no value under the key ""; the root is /v1/data' if key else "there is no value at this path"
+    return Problem("not_found", detail, path=format(path))
 
 
 def _shown(value: Any, path: Path, msgpack: bool) -> tuple[bytes, bytes]:
     if value is MISSING:
-        key = path == ("",)
-        detail = 'there is no value under the key ""; the root is /v1/data' if key else "there is no value at this path"
-        raise Problem("not_found", detail, path=format(path))
+        raise _not_found(path)
     if msgpack:
         return encode_msgpack(value), etag(value).encode()
-    text = encode_json(value)
-    return text, tag_of(value, text)
+    return encode_json(value), etag(value).encode()
 
 
 def validators(engine: Engine, tag: bytes) -> bytes:
-    """The header lines `ETag`, `Kanta-Revision`, `Kanta-Cursor` and `Vary`."""
-    return b'ETag: "%b"\r\n%b%b' % (tag, engine.visible.lines, _VARY)
+    """The header lines `ETag`, `Vary`, `Kanta-Revision` and `Kanta-Cursor`."""
+    return b'ETag: "%b"\r\n%b%b' % (tag, _VARY, engine.visible.lines)
 
 
 async def get_value(engine: Engine, request: web.BaseRequest, path: Path, query: str) -> Reply:

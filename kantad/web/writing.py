@@ -16,7 +16,7 @@ from kantad.values.errors import Problem
 from kantad.values.moment import time_text
 from kantad.values.pointer import Path, format_url, parse
 from kantad.values.record import cursor, parse_cursor
-from kantad.web.answer import COMMON, JSON, STATUS_LINES, Reply, date_line, encoded
+from kantad.web.answer import JSON, Reply, encoded, last_lines
 from kantad.web.body import Limits, accepts_msgpack, decode, decoded, is_msgpack, read_body
 from kantad.web.parameters import acknowledgement, idempotency_key, label, moment, parse_query
 from kantad.web.reading import entity_tags
@@ -55,9 +55,6 @@ class TransactionRequest(msgspec.Struct, forbid_unknown_fields=True, rename={"co
 
 _decode_transaction = msgspec.json.Decoder(TransactionRequest).decode
 _decode_transaction_msgpack = msgspec.msgpack.Decoder(TransactionRequest).decode
-
-
-_OK = STATUS_LINES[200] + JSON
 
 
 async def commit(engine: Engine, proposal: Proposal) -> Outcome:
@@ -116,17 +113,13 @@ def plain_outcome_reply(outcome: Outcome) -> Reply:
 
 def written_answer(rev: int, chain: bytes, micros: int) -> bytes:
     """The whole answer of a plain write that changed something: `render` of `plain_outcome_reply`, in one step."""
-    mark = cursor(rev, chain).encode()
-    body = b'{"rev":%d,"cursor":"%b","ts":"%b","changed":true}' % (rev, mark, time_text(micros).encode())
-    return b"%bKanta-Revision: %d\r\nKanta-Cursor: %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
-        _OK,
-        rev,
-        mark,
-        COMMON,
-        date_line(),
-        len(body),
-        body,
-    )
+    number, stamp, last = str(rev), time_text(micros), last_lines.text if last_lines() else ""
+    mark = f"{number}-{chain.hex()}"
+    body = f'{{"rev":{number},"cursor":"{mark}","ts":"{stamp}","changed":true}}'
+    return (
+        f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nContent-Type: application/json\r\n"
+        f"Kanta-Revision: {number}\r\nKanta-Cursor: {mark}\r\n{last}{body}"
+    ).encode()
 
 
 async def write_value(engine: Engine, request: web.BaseRequest, path: Path, query: str, limits: Limits) -> Reply:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from kantad.values.content import MISSING, Tags, check, check_scalar, copied, encode_json, equal, etag, same
+from kantad.values.content import MISSING, check, check_scalar, copied, encode_json, equal, etag, same
 from kantad.values.errors import Problem
 from tests.values.documents import anything, nonsense, pairs
 
@@ -95,18 +95,6 @@ def test_foreign_values_have_the_etag_of_what_they_show_as() -> None:
     assert etag({1: b"\x00", "a": 2}) == etag({"a": 2, "1": "AA=="})
     time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert etag([time]) == etag(["2026-01-02T03:04:05Z"])
-
-
-def test_tags_are_kept_by_text_and_bounded() -> None:
-    tags = Tags()
-    assert tags("a", b'"a"') == tags("a", b'"a"') == etag("a").encode()
-    assert tags.known == {b'"a"': etag("a").encode()}
-    long = "x" * Tags.LONGEST
-    assert tags(long, encode_json(long)) == etag(long).encode()
-    assert len(tags.known) == 1
-    tags.known = {b"%d" % n: b"" for n in range(Tags.MOST)}
-    tags(5.5, b"5.5")
-    assert tags.known == {b"5.5": etag(5.5).encode()}
 
 
 def test_nothing_is_falsy_and_has_a_name() -> None:
