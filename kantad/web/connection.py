@@ -141,16 +141,15 @@ class Connection(RequestHandler):
 
     def write(self, data: bytes) -> None:
         """Send bytes, if somebody is still there."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
+        if self.transport is not None:
+            self.transport.write(data)  # which does nothing on one that is closing
 
     def settled(self, data: bytes) -> None:
         """Answer the fast request that waited, and go on with what was sent behind it."""
         self.waiting = False
         self.active = True
-        transport = self.transport
-        if transport is not None and not transport.is_closing():
-            transport.write(data)
+        if self.transport is not None:
+            self.transport.write(data)
         if self.held:
             held, self.held = self.held, b""
             if self.transport is not None:

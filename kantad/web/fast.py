@@ -90,7 +90,7 @@ class Fast:
         self.answers += 1
         try:
             if edit is None:
-                connection.transport.write(value_answer(self.engine, path))  # type: ignore[attr-defined]
+                connection.write(value_answer(self.engine, path))
                 connection.active = True
             else:
                 self._write(connection, path, edit, data[end:])
