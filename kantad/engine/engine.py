@@ -19,10 +19,12 @@ from typing import Any, Final, Literal, TypeVar
 from kantad.engine.committer import Committer
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
-from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back
+from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
 from kantad.engine.preconditions import at_present, check
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window, added_child
+from kantad.engine.ring import RING_BYTES
+from kantad.engine.visible import Visible
 from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
@@ -32,7 +34,6 @@ from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import KeyOrders, Undo, apply
 from kantad.values.pointer import Path, lookup, parse
-from kantad.values.record import cursor
 
 logger = logging.getLogger("kantad")
 
@@ -47,31 +48,6 @@ def now_micros() -> int:
     return time.time_ns() // 1000
 
 
-def settling() -> tuple["asyncio.Future[None]", Settle]:
-    """A future, and the callable that settles it as a committer does."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def settle(error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    return future, settle
-
-
-class Visible:
-    """The revision that readers see, the chain at it, its cursor, and both as header lines."""
-
-    __slots__ = ("chain", "cursor", "lines", "rev")
-
-    def __init__(self, rev: int, chain: bytes) -> None:
-        self.rev, self.chain, self.cursor = rev, chain, cursor(rev, chain)
-        self.lines = b"Kanta-Revision: %d\r\nKanta-Cursor: %b\r\n" % (rev, self.cursor.encode())
-
-
 class Engine:
     """The whole database. Made by `open_engine`, used on one event loop."""
 
@@ -84,6 +60,7 @@ class Engine:
         flush_interval: float = 0.1,
         max_depth: int = 128,
         clock: Callable[[], int] = now_micros,
+        ring_bytes: int = RING_BYTES,
     ) -> None:
         self.log, self.clock, self.max_depth, self.policy = log, clock, max_depth, ack
         self.root, self.rev, self.chain, self.micros = found.state, found.rev, found.chain, found.micros or clock()
@@ -92,7 +69,7 @@ class Engine:
         self.visible = Visible(found.rev, found.chain)
         self.durable_rev = found.rev
         self.orders = KeyOrders()
-        self.past = Past(log, found)
+        self.past = Past(log, found, ring_bytes)
         self.written = self.visible  # what the operating system has
         self.snapshot_rev = found.start_rev
         self.log_at_snapshot = found.start
@@ -281,7 +258,7 @@ class Engine:
         """These are on disk, as the policy has it: readers may see them."""
         self.trouble = None
         self.written = Visible(changes[-1].rev, changes[-1].chain)
-        self.past.add(changes)
+        self.past.ring.extend(changes)
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
@@ -382,10 +359,19 @@ def open_engine(
     max_depth: int = 128,
     disk: Disk | None = None,
     clock: Callable[[], int] = now_micros,
+    ring_bytes: int = RING_BYTES,
 ) -> Engine:
     """Open (or create) a database file; raises `Locked`, `NotOurs`, `Damaged`, `Broken` and OSError."""
     with loading():
         log, found = open_log(path, format, disk or RealDisk(), clock())
         for warning in found.warnings:
             logger.warning("%s: %s", path, warning)
-        return Engine(log, found, ack=ack, flush_interval=flush_interval, max_depth=max_depth, clock=clock)
+        return Engine(
+            log,
+            found,
+            ack=ack,
+            flush_interval=flush_interval,
+            max_depth=max_depth,
+            clock=clock,
+            ring_bytes=ring_bytes,
+        )

@@ -4,40 +4,27 @@ A ring of encoded records answers for the last few megabytes, the mapped file fo
 here changes anything; blocking reads of the file happen on the caller's thread.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from kantad.engine.pending import Applied
+from kantad.engine.ring import Ring
 from kantad.store import history
 from kantad.store.log import Log
 from kantad.store.recovery import Recovered
 from kantad.values.errors import Problem
 from kantad.values.record import Change, parse_cursor
 
-RING_BYTES: Final = 4 << 20
-
 
 class Past:
     """The changes of a log. `present` is the revision and chain of the newest, pending ones included."""
 
-    def __init__(self, log: Log, found: Recovered) -> None:
+    def __init__(self, log: Log, found: Recovered, ring_bytes: int) -> None:
         self.log, self.oldest = log, found.oldest
         self.present = (found.rev, found.chain)
         self.pending: list[Applied] = []
-        self.ring: deque[Applied] = deque()
-        self.ring_bytes = 0
+        self.ring = Ring(found.rev, ring_bytes)
         self.anchor = history.Anchor(found.start_rev, found.start, found.start_chain)
-
-    def add(self, changes: list[Applied]) -> None:
-        """Changes became visible: keep their records, and drop the oldest beyond the ring's size."""
-        for change in changes:
-            change.diff = change.undo = None  # nobody can take it back any more: only the record is kept
-            self.ring_bytes += len(change.payload)
-        self.ring.extend(changes)
-        while self.ring_bytes > RING_BYTES:
-            self.ring_bytes -= len(self.ring.popleft().payload)
 
     def verified(self, text: str | int, name: str) -> int:
         """The revision of a revision or cursor; raises `Problem` if it is not of this history or no longer held."""
@@ -52,15 +39,13 @@ class Past:
             raise Problem("history_diverged", f"{name} is not a cursor of this history")
         return rev
 
-    def recent(self) -> list[Applied]:
-        """The changes in memory, oldest first."""
-        return [*self.ring, *self.pending]
-
     def chain_at(self, rev: int) -> bytes:
         """The hash chain at a revision that the log holds."""
         if rev == self.present[0]:
             return self.present[1]
-        for change in self.recent():
+        if self.ring.first <= rev <= self.ring.last:
+            return self.log.codec.chain_in(self.ring.payload(rev))
+        for change in self.pending:
             if change.rev == rev:
                 return change.chain
         with self._readable(), self.log.buffer() as buffer:
@@ -82,16 +67,15 @@ class Past:
 
     def changes_after(self, rev: int) -> list[history.Logged]:
         """The changes after a revision, pending ones included, oldest first."""
-        recent = self.recent()
-        held = recent[0].rev if recent else self.present[0] + 1
         found: list[history.Logged] = []
-        if rev + 1 < held:
+        if rev + 1 < self.ring.first:
             with self._readable(), self.log.buffer() as buffer:
+                until = self.ring.first - 1
                 found = history.changes_after(
-                    buffer, len(buffer), self.log.framing, self.log.codec, rev, held - 1, self._anchor(rev)
+                    buffer, len(buffer), self.log.framing, self.log.codec, rev, until, self._anchor(rev)
                 )
-        for change in recent:
-            if change.rev > rev:
-                record = self.log.codec.decode(change.payload, Change)
-                found.append(history.Logged(change.rev, record.a, record.u, record.diff))
+        held = [*self.ring.since(rev), *((change.rev, change.payload) for change in self.pending if change.rev > rev)]
+        for number, payload in held:
+            record = self.log.codec.decode(payload, Change)
+            found.append(history.Logged(number, record.a, record.u, record.diff))
         return found

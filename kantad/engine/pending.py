@@ -5,6 +5,7 @@ length of one synchronous read and does them again. Most reads meet none of them
 of path beginnings say so without looking at the patches. Nothing here awaits.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,9 +18,9 @@ Settle = Callable[[Exception | None], None]
 
 
 class Applied:
-    """One applied change: its patch (to do it again) and its undo list, until it is settled."""
+    """One applied change until it is settled: its record, its patch (to do it again) and its undo list."""
 
-    __slots__ = ("before", "chain", "diff", "payload", "rev", "undo")
+    __slots__ = ("before", "chain", "diff", "narrowed", "payload", "rev", "undo")
 
     def __init__(
         self, rev: int, chain: bytes, payload: bytes, diff: Any, undo: Undo, before: tuple[int, int | None]
@@ -27,7 +28,8 @@ class Applied:
         self.rev, self.chain, self.payload = rev, chain, payload
         self.before = before  # the time and the modification time of the change before it
         self.diff: Any = diff
-        self.undo: Undo | None = undo
+        self.undo = undo
+        self.narrowed: dict[Path, bytes | None] | None = None  # see `ring`
 
 
 class Answering(Protocol):
@@ -98,6 +100,21 @@ def _only_key(patch: dict[Any, Any]) -> Any:
     return None
 
 
+def settling() -> tuple["asyncio.Future[None]", Settle]:
+    """A future, and the callable that settles it as a committer does."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    return future, settle
+
+
 @contextmanager
 def hidden(root: dict[str, Any], changes: list[Applied]) -> Iterator[None]:
     """The state without these (the newest) changes, for one synchronous look at it."""
@@ -112,5 +129,4 @@ def hidden(root: dict[str, Any], changes: list[Applied]) -> Iterator[None]:
 def roll_back(changes: list[Applied]) -> None:
     """Take changes back, newest first."""
     for change in reversed(changes):
-        if change.undo is not None:
-            change.undo.roll_back()
+        change.undo.roll_back()

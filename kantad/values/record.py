@@ -152,6 +152,9 @@ class Codec(Protocol):
     def hashed(self, payload: bytes) -> bytes:
         """The part of a change payload that enters the chain: all before `h`, or all where there is none."""
 
+    def chain_in(self, payload: bytes) -> bytes:
+        """The chain value that a change's payload, which must have one, ends with."""
+
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """The record; raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError."""
 
@@ -228,6 +231,10 @@ class JsonCodec:
         if tail[:6] == b',"h":"' and tail[-2:] == b'"}':
             return payload[: -self.H_LENGTH]
         return payload
+
+    def chain_in(self, payload: bytes) -> bytes:
+        """See Codec."""
+        return bytes.fromhex(payload[-18:-2].decode())
 
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """See Codec."""
@@ -330,6 +337,10 @@ class MsgpackCodec:
     def hashed(self, payload: bytes) -> bytes:
         """See Codec."""
         return payload[: -self.H_LENGTH] if payload[-self.H_LENGTH : -16] == b"\xa1h\xb0" else payload
+
+    def chain_in(self, payload: bytes) -> bytes:
+        """See Codec."""
+        return bytes.fromhex(payload[-16:].decode())
 
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """See Codec."""

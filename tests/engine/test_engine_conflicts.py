@@ -5,18 +5,16 @@ from typing import Any
 
 import pytest
 
-from kantad.engine import past as past_module
 from kantad.engine.engine import Engine
+from kantad.engine.ring import RING_BYTES
 from kantad.values.errors import Problem
 from kantad.values.record import cursor
 from tests.engine.engine_kit import Database, condition, delete, flushed, proposal, put, refusal, write
 
 
-async def grown(database: Database, source: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
+async def grown(database: Database, source: str) -> Engine:
     """An engine at revision 31 whose history is in memory, in the file, or behind the last snapshot."""
-    if source != "memory":
-        monkeypatch.setattr(past_module, "RING_BYTES", 200)
-    engine = database.open()
+    engine = database.open(ring_bytes=RING_BYTES if source == "memory" else 200)
     await write(engine, proposal("put", "", {"a": {"x": 0}, "b": {"x": 0}, "c": [1, 2]}, action="first"))
     for number in range(1, 16):
         await write(engine, proposal("put", f"/{'ab'[number % 2]}/x", number, user="u", action="odd"))
@@ -29,10 +27,8 @@ async def grown(database: Database, source: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("source", ["memory", "file", "snapshot"])
-async def test_a_base_conflicts_with_what_touched_the_path_since(
-    either: Database, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = await grown(either, source, monkeypatch)
+async def test_a_base_conflicts_with_what_touched_the_path_since(either: Database, source: str) -> None:
+    engine = await grown(either, source)
     for base in (1, "1"):
         problem = refusal(lambda base=base: put(engine, "/a/x", 99, base=base))  # type: ignore[misc]
         assert problem.code == "conflict"
@@ -48,10 +44,8 @@ async def test_a_base_conflicts_with_what_touched_the_path_since(
 
 
 @pytest.mark.parametrize("source", ["memory", "file", "snapshot"])
-async def test_cursors_are_verified_wherever_they_are_from(
-    either: Database, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = await grown(either, source, monkeypatch)
+async def test_cursors_are_verified_wherever_they_are_from(either: Database, source: str) -> None:
+    engine = await grown(either, source)
     for rev in (0, 1, 2, 15, 28, 30, 31, engine.rev):
         good = cursor(rev, engine.past_now().chain_at(rev))
         assert engine.past_now().verified(good, "base") == rev
@@ -74,8 +68,8 @@ async def test_the_chain_at_each_revision_is_that_of_its_answer(either: Database
 
 
 @pytest.mark.parametrize("source", ["memory", "file", "snapshot"])
-async def test_unchanged_since_is_by_path(either: Database, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = await grown(either, source, monkeypatch)
+async def test_unchanged_since_is_by_path(either: Database, source: str) -> None:
+    engine = await grown(either, source)
 
     def asked(pointer: str, since: Any) -> Any:
         return proposal("put", "/new", since, conditions=[condition(pointer, unchanged_since=since)])

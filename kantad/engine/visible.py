@@ -1,0 +1,13 @@
+"""The revision that readers see. Made by the engine once a batch, read by every answer."""
+
+from kantad.values.record import cursor
+
+
+class Visible:
+    """The revision that readers see, the chain at it, its cursor, and both as header lines."""
+
+    __slots__ = ("chain", "cursor", "lines", "rev")
+
+    def __init__(self, rev: int, chain: bytes) -> None:
+        self.rev, self.chain, self.cursor = rev, chain, cursor(rev, chain)
+        self.lines = b"Kanta-Revision: %d\r\nKanta-Cursor: %b\r\n" % (rev, self.cursor.encode())
