@@ -38,8 +38,8 @@ MOST_BYTES: Final = 64 << 20
 class Owner(Protocol):
     """Whom the committer tells; the engine. All are called on the event loop."""
 
-    def published(self, changes: list[Applied]) -> None:
-        """These are written; under `durable` they are synced, too."""
+    def published(self, changes: list[Applied], end: int) -> None:
+        """These are written, up to this byte of the file; under `durable` they are synced, too."""
 
     def synced(self, snapshot: bool) -> None:
         """All that was published is synced, and so is the snapshot, if that is what was written."""
@@ -224,6 +224,7 @@ class Committer:
             elif batch.changes:
                 payloads = [change.payload for change in batch.changes]
                 self.log.append(self.log.framing.batch(payloads, self.log.size))
+                batch.end = self.log.size
             if batch.sync and (batch.waiting_written or self.policy == "written"):
                 self._tell(self._written, batch)
             if batch.sync:
@@ -291,7 +292,7 @@ class Committer:
         if changes:
             self.pending -= len(changes)
             self.unsynced = True
-            self.owner.published(changes)
+            self.owner.published(changes, batch.end)
 
     def _flush_late(self) -> None:
         """The interval is over: write what waits, sync what is written."""

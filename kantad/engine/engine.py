@@ -16,7 +16,9 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final, Literal, TypeVar
 
+from kantad.engine.backlog import Backlog
 from kantad.engine.committer import Committer
+from kantad.engine.interest import Interest, after
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
@@ -70,6 +72,8 @@ class Engine:
         self.durable_rev = found.rev
         self.orders = KeyOrders()
         self.past = Past(log, found, ring_bytes)
+        self.backlog = Backlog(log, found)
+        self.interest = Interest()
         self.written = self.visible  # what the operating system has
         self.snapshot_rev = found.start_rev
         self.log_at_snapshot = found.start
@@ -198,12 +202,16 @@ class Engine:
                 micros, action, diff, self.chain, v=self.v, u=user, m=m, id=key, q=q, b=first
             )
             undo = Undo(self.orders)
+            unclear = self.interest.before(self.root, diff) if self.interest.paths else None
             apply(target, sub, undo)
             before = (self.micros, self.m)
             self.rev, self.chain, self.micros = rev, chain, micros
             if m is not None:
                 self.m = m
-            batch = committer.add(Applied(rev, chain, payload, diff, undo, before))
+            change = Applied(rev, chain, payload, diff, undo, before)
+            if unclear:
+                change.narrowed = after(self.root, unclear)
+            batch = committer.add(change)
         if self.policy == "applied":
             self.visible = Visible(rev, chain)
             self._wake()
@@ -254,11 +262,12 @@ class Engine:
 
     # -- what the committer calls
 
-    def published(self, changes: list[Applied]) -> None:
+    def published(self, changes: list[Applied], end: int) -> None:
         """These are on disk, as the policy has it: readers may see them."""
         self.trouble = None
         self.written = Visible(changes[-1].rev, changes[-1].chain)
         self.past.ring.extend(changes)
+        self.backlog.wrote(changes[-1], end)
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written

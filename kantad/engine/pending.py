@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from kantad.values.errors import Problem
+from kantad.values.narrow import Verdict
 from kantad.values.patch import Undo, apply
 from kantad.values.pointer import Path
 
@@ -29,7 +30,7 @@ class Applied:
         self.before = before  # the time and the modification time of the change before it
         self.diff: Any = diff
         self.undo = undo
-        self.narrowed: dict[Path, bytes | None] | None = None  # see `ring`
+        self.narrowed: dict[Path, bytes | Verdict] = {}  # see `interest`
 
 
 class Answering(Protocol):
@@ -48,7 +49,7 @@ class Batch:
     `answers` are prepared answers and where they go: the cheap form of waiting.
     """
 
-    __slots__ = ("answers", "changes", "looked_at", "snapshot", "sync", "touched", "waiting", "waiting_written")
+    __slots__ = ("answers", "changes", "end", "looked_at", "snapshot", "sync", "touched", "waiting", "waiting_written")
 
     def __init__(self) -> None:
         self.changes: list[Applied] = []
@@ -58,6 +59,7 @@ class Batch:
         self.touched: set[Any] = set()
         self.looked_at = 0  # how many of the changes are in `touched`
         self.sync = False
+        self.end = 0  # where it ends in the file, once it is written
         self.snapshot: bytes | None = None  # instead of changes: a snapshot's payload
 
     def _look(self) -> None:

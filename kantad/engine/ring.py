@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from kantad.engine.pending import Applied
+from kantad.values.narrow import Verdict
 from kantad.values.pointer import Path
 
 RING_BYTES: Final = 4 << 20
 
-Narrowed = dict[Path, bytes | None]  # what feeds of these paths are sent of a change; None: a deletion
+Narrowed = dict[Path, bytes | Verdict]  # what feeds of these paths are sent of a change: see `interest`
 
 
 class Ring:
@@ -33,7 +34,7 @@ class Ring:
             self.bytes += len(change.payload)
             if change.narrowed:
                 self._narrowed[change.rev] = change.narrowed
-                self.bytes += sum(len(part or b"") for part in change.narrowed.values())
+                self.bytes += _size(change.narrowed)
         self.last += len(changes)
         while self.bytes > self.most:
             self._drop()
@@ -46,7 +47,7 @@ class Ring:
         self._payloads[self._dropped] = b""
         gone = self._narrowed.pop(self.first, None)
         if gone is not None:
-            self.bytes -= sum(len(part or b"") for part in gone.values())
+            self.bytes -= _size(gone)
         self._dropped += 1
         self.first += 1
 
@@ -62,3 +63,7 @@ class Ring:
         """The held changes behind a revision."""
         for number in range(max(rev + 1, self.first), self.last + 1):
             yield number, self.payload(number)
+
+
+def _size(narrowed: Narrowed) -> int:
+    return sum(len(part) for part in narrowed.values() if type(part) is bytes)

@@ -56,8 +56,8 @@ class Framing(Protocol):
     def batch(self, payloads: list[bytes], offset: int) -> bytes:
         """The bytes that these changes are, one behind the other, at this offset of the file."""
 
-    def next(self, buffer: Any, start: int, end: int) -> Decoded:
-        """The record that begins at `start` (at `end` it is More)."""
+    def next(self, buffer: Any, start: int, end: int, base: int = 0) -> Decoded:
+        """The record that begins at `start` (at `end` it is More); `base` is where a part of a file begins."""
 
     def last_snapshot(self, buffer: Any, end: int) -> int:
         """The offset of the last record that looks like a snapshot, or -1."""
@@ -83,7 +83,7 @@ class JsonLines:
         """See Framing."""
         return b"\n".join(payloads) + b"\n"
 
-    def next(self, buffer: Any, start: int, end: int) -> Decoded:
+    def next(self, buffer: Any, start: int, end: int, base: int = 0) -> Decoded:
         """See Framing; blank lines before the record are skipped."""
         while True:
             newline = buffer.find(b"\n", start, end)
@@ -143,7 +143,7 @@ class BinaryFrames:
             offset += len(frames[-1])
         return b"".join(frames)
 
-    def next(self, buffer: Any, start: int, end: int) -> Decoded:
+    def next(self, buffer: Any, start: int, end: int, base: int = 0) -> Decoded:
         """See Framing."""
         head = buffer[start : min(start + self.HEAD, end)]
         marker = head[:4]
@@ -158,7 +158,7 @@ class BinaryFrames:
         if stop > end:
             return More(start)
         payload = buffer[start + self.HEAD : stop]
-        if self._checksum(payload, start, snapshot) != head[8:]:
+        if self._checksum(payload, base + start, snapshot) != head[8:]:
             return Bad(start, "the frame's checksum does not match")
         return Frame(start, stop, snapshot, payload)
 

@@ -155,6 +155,9 @@ class Codec(Protocol):
     def chain_in(self, payload: bytes) -> bytes:
         """The chain value that a change's payload, which must have one, ends with."""
 
+    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
+        """A change's payload, which has a chain value, with another one."""
+
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """The record; raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError."""
 
@@ -235,6 +238,10 @@ class JsonCodec:
     def chain_in(self, payload: bytes) -> bytes:
         """See Codec."""
         return bytes.fromhex(payload[-18:-2].decode())
+
+    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
+        """See Codec."""
+        return b'%b%b"}' % (payload[:-18], digits)
 
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """See Codec."""
@@ -341,6 +348,10 @@ class MsgpackCodec:
     def chain_in(self, payload: bytes) -> bytes:
         """See Codec."""
         return bytes.fromhex(payload[-16:].decode())
+
+    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
+        """See Codec."""
+        return payload[:-16] + digits
 
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """See Codec."""

@@ -1,0 +1,156 @@
+"""The changes that are in the file only, block by block, for whoever reads the past.
+
+A block is what stands between two entries of the index: some 64 KiB of records, read by a thread,
+verified against the chain, decoded on the loop in a few milliseconds. The last few blocks are kept,
+so readers that were left behind together are served from one reading.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from kantad.engine.pending import Applied
+from kantad.store import canonical
+from kantad.store.history import Anchor, Unreadable
+from kantad.store.index import STEP, Index, Part
+from kantad.store.log import Log
+from kantad.store.recovery import Recovered
+from kantad.store.verify import Walk
+from kantad.values.errors import Problem
+from kantad.values.record import CHAIN_START, chain_after
+
+BLOCKS: Final = 32  # kept
+SLICE: Final = 0.003  # seconds of replay between two looks at everything else
+
+
+class Block(NamedTuple):
+    """The payloads of the changes from revision `first` on; each has its chain value and a canonical patch."""
+
+    first: int
+    payloads: list[bytes]
+
+    @property
+    def last(self) -> int:
+        """The revision of the last one."""
+        return self.first + len(self.payloads) - 1
+
+
+class Backlog:
+    """The log behind the ring. One database's, on one event loop."""
+
+    def __init__(self, log: Log, found: Recovered) -> None:
+        self.log, self.oldest = log, found.oldest
+        self.index = Index(log, found)
+        self.lock = asyncio.Lock()
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
+
+    def wrote(self, last: Applied, end: int) -> None:
+        """Changes up to this one were written, and the file ends there."""
+        self.index.wrote(last.rev, last.chain, end)
+
+    async def block(self, rev: int) -> Block:
+        """The block that holds the change of a revision, which is settled and not older than the log.
+
+        Raises `Problem("history_gone")` with reason `damaged` where the file is not what was written.
+        """
+        try:
+            anchor, end = await self._find(rev)
+            kept = self._blocks.get(anchor.rev)
+            if kept is not None and kept.last >= rev:
+                self._blocks.move_to_end(anchor.rev)
+                return kept
+            data = await asyncio.to_thread(self.index.read, anchor.offset, end)
+            block = await self._decoded(anchor, data, self._expected(anchor, end))
+        except (Unreadable, OSError) as error:
+            raise self._damaged(rev, error) from None
+        if not block.first <= rev <= block.last:
+            raise self._damaged(rev, Unreadable(f"byte {anchor.offset}: the records end before it"))
+        self._blocks[anchor.rev] = block
+        self._blocks.move_to_end(anchor.rev)
+        if len(self._blocks) > BLOCKS:
+            self._blocks.popitem(last=False)
+        return block
+
+    def _damaged(self, rev: int, error: Exception) -> Problem:
+        detail = f"the log is damaged where revision {rev} is to be read: {error}"
+        return Problem("history_gone", detail, reason="damaged", oldest=self.oldest)
+
+    async def _find(self, rev: int) -> tuple[Anchor, int]:
+        """Where to read for a revision; scans as far as needed."""
+        found = self.index.find(rev)
+        while found is None:
+            async with self.lock:
+                found = self.index.find(rev)
+                if found is None:
+                    await self._scan(self.index.part(rev))
+                    found = self.index.find(rev)
+        return found
+
+    async def _scan(self, part: Part) -> None:
+        """One step; a record longer than a step takes a longer one."""
+        size = STEP
+        while True:
+            start, end = self.index.next_step(part, size)
+            data = await asyncio.to_thread(self.index.read, start, end)
+            if self.index.scan(part, data):
+                return
+            if end >= part.end:
+                raise Unreadable(f"byte {start}")
+            size *= 4
+
+    def _expected(self, anchor: Anchor, end: int) -> int | None:
+        """How many changes the block has, where the next anchor says so."""
+        part = self.index.part(anchor.rev + 1)
+        following = next((each for each in part.anchors if each.offset == end), None)
+        return None if following is None else following.rev - anchor.rev
+
+    async def _decoded(self, anchor: Anchor, data: bytes, expected: int | None) -> Block:
+        """The block's payloads, each verified against the chain."""
+        codec, chain, foreign, before = self.log.codec, anchor.chain, 0, b""
+        payloads: list[bytes] = []
+        for frame in self.index.frames(data, anchor.offset):
+            payload = frame.payload
+            if frame.snapshot:
+                before = b""
+                continue
+            hashed = codec.hashed(payload)
+            if len(hashed) == len(payload):
+                if payload == before or (not payloads and not before and self._doubled(data, anchor, expected)):
+                    before = payload
+                    continue
+                foreign, before = foreign + 1, payload
+                chain = chain_after(chain or CHAIN_START, payload)
+            else:
+                before = b""
+                own = codec.chain_in(payload)
+                if chain is not None and chain_after(chain, hashed) != own:
+                    raise Unreadable(f"byte {anchor.offset + frame.start}")
+                chain = own
+            payloads.append(payload)
+        block = Block(anchor.rev + 1, payloads)
+        return await self._translate(block) if foreign else block
+
+    def _doubled(self, data: bytes, anchor: Anchor, expected: int | None) -> bool:
+        """Whether the first record of a block is the double of the last one before it: then there is one too many."""
+        frames = [frame for frame in self.index.frames(data, anchor.offset) if not frame.snapshot]
+        singles = sum(
+            1 for one, two in zip([None, *frames], frames, strict=False) if not one or one.payload != two.payload
+        )
+        return expected is not None and singles > expected
+
+    async def _translate(self, block: Block) -> Block:
+        """The block with kanta's records made canonical: the log is replayed up to it."""
+        async with self.lock:
+            loop = asyncio.get_running_loop()
+            with self.log.buffer() as buffer:
+                walk = Walk(buffer, self.log.size, self.log.framing, self.log.codec)
+                until = loop.time() + SLICE
+                payloads = list(block.payloads)
+                for rev, payload in canonical.Canonical(walk).payloads(block.last):
+                    if payload is not None and rev >= block.first:
+                        payloads[rev - block.first] = payload
+                    if loop.time() > until:
+                        await asyncio.sleep(0)
+                        until = loop.time() + SLICE
+                del walk
+        return Block(block.first, payloads)

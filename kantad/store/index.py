@@ -1,0 +1,156 @@
+"""Where in the file the revisions stand: a sparse index, built when it is asked for.
+
+An entry is an `Anchor`: a revision, the offset of the record behind it, the chain there; there is
+one at most every 64 KiB. What was in the file at the start is scanned on demand, a step of a few
+hundred KiB at a time, so that nobody waits for it who does not read the past; what is written since
+is noted batch by batch. The file is read with `pread`, not mapped: a file that is cut short under us
+is an error to report, not a SIGBUS, and the pages read are not counted as our memory.
+
+Reading is blocking and is done by the caller's thread; decoding is not and may be done elsewhere.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Final
+
+from kantad.store.history import Anchor, Unreadable
+from kantad.store.log import Log
+from kantad.store.recovery import Recovered
+from kantad.values.framing import Frame, More
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, SnapshotHead, chain_after
+
+SPACING: Final = 64 << 10  # bytes between two entries, at least
+STEP: Final = 256 << 10  # bytes read at once
+
+
+class Part:
+    """A stretch of the file between two known places, scanned as far as its last anchor."""
+
+    def __init__(self, begin: Anchor, end: int, last: int) -> None:
+        self.anchors = [begin]
+        self.end, self.last = end, last  # the offset where it ends, and the last revision in it
+        self.before = b""  # the record before the last anchor, where it was another program's
+
+    @property
+    def scanned(self) -> bool:
+        """Whether all of it was."""
+        return self.anchors[-1].offset >= self.end
+
+    def find(self, rev: int) -> tuple[Anchor, int] | None:
+        """The last anchor before the record of a revision, and where its block ends; None if not scanned so far."""
+        place = bisect_right(self.anchors, rev - 1, key=lambda anchor: anchor.rev) - 1
+        if place + 1 < len(self.anchors):
+            return self.anchors[place], self.anchors[place + 1].offset
+        return None
+
+
+class Index:
+    """The parts of one log: before the snapshot that the start began with, from there on, and written since."""
+
+    def __init__(self, log: Log, found: Recovered) -> None:
+        self.log = log
+        first = Anchor(found.oldest, log.framing.header, CHAIN_START if found.oldest == 0 else None)
+        middle = Anchor(found.start_rev, found.start, found.start_chain)
+        live = Anchor(found.rev, log.size, found.chain)
+        self.parts = [
+            Part(first, middle.offset, found.start_rev),
+            Part(middle, live.offset, found.rev),
+            Part(live, live.offset, found.rev),
+        ]
+
+    def wrote(self, rev: int, chain: bytes, end: int) -> None:
+        """Changes up to this revision were written, and the file ends there."""
+        live = self.parts[-1]
+        live.last, live.end = rev, end
+        if end - live.anchors[-1].offset >= SPACING:
+            live.anchors.append(Anchor(rev, end, chain))
+
+    def part(self, rev: int) -> Part:
+        """The part that the record of a revision stands in."""
+        return next((part for part in self.parts if rev <= part.last), self.parts[-1])
+
+    def find(self, rev: int) -> tuple[Anchor, int] | None:
+        """Where to read for the record of a revision: an anchor before it and the end of that block.
+
+        None where the part has to be scanned further first.
+        """
+        part = self.part(rev)
+        found = part.find(rev)
+        if found is None and part is self.parts[-1]:
+            return part.anchors[-1], part.end
+        return found
+
+    def read(self, offset: int, end: int) -> bytes:
+        """The bytes of the file between two offsets; blocks. Raises `Unreadable` and OSError."""
+        pieces = []
+        while offset < end:
+            piece = os.pread(self.log.fd, end - offset, offset)
+            if not piece:
+                raise Unreadable(f"the file ends at byte {offset}")
+            pieces.append(piece)
+            offset += len(piece)
+        return b"".join(pieces)
+
+    def next_step(self, part: Part, size: int = STEP) -> tuple[int, int]:
+        """The offsets to read for `scan`."""
+        start = part.anchors[-1].offset
+        return start, min(part.end, start + size)
+
+    def scan(self, part: Part, data: bytes) -> bool:
+        """Note anchors in what was read for the next step; False if it holds no whole record: read more.
+
+        Raises `Unreadable`.
+        """
+        begin = part.anchors[-1]
+        chain, rev, before, noted = begin.chain, begin.rev, part.before, 0
+        stop = 0
+        for frame in self.frames(data, begin.offset):
+            stop = frame.end
+            if frame.snapshot:
+                chain, before = self._chain_of_snapshot(frame, chain), b""
+            else:
+                foreign = len(self.log.codec.hashed(frame.payload)) == len(frame.payload)
+                if foreign and frame.payload == before:
+                    continue  # kanta's doubled record counts once
+                chain = (
+                    chain_after(chain or CHAIN_START, frame.payload)
+                    if foreign
+                    else self.log.codec.chain_in(frame.payload)
+                )
+                rev, before = rev + 1, frame.payload if foreign else b""
+            if stop - noted >= SPACING:
+                noted = stop
+                part.anchors.append(Anchor(rev, begin.offset + stop, chain))
+                part.before = before
+        if begin.offset + len(data) >= part.end:
+            if begin.offset + stop < part.end and data[stop:].strip(b"\n"):
+                raise Unreadable(f"byte {begin.offset + stop}")
+            if noted < stop or not part.scanned:
+                part.anchors.append(Anchor(rev, part.end, chain))
+            if rev != part.last:
+                raise Unreadable(f"byte {part.end}: {part.last} changes were counted, {rev} stand there")
+            return True
+        if stop and not noted:
+            part.anchors.append(Anchor(rev, begin.offset + stop, chain))
+            part.before = before
+        return stop > 0
+
+    def frames(self, data: bytes, base: int) -> Iterator[Frame]:
+        """The whole records in a part of the file that begins at `base`; raises `Unreadable`."""
+        place = 0
+        while place < len(data):
+            frame = self.log.framing.next(data, place, len(data), base)
+            if isinstance(frame, More):
+                return
+            if not isinstance(frame, Frame):
+                raise Unreadable(f"byte {base + frame.start}: {frame.why}")
+            place = frame.end
+            yield frame
+
+    def _chain_of_snapshot(self, frame: Frame, chain: bytes | None) -> bytes:
+        try:
+            head = self.log.codec.decode(frame.payload, SnapshotHead)
+        except DECODE_ERRORS:
+            raise Unreadable("a snapshot does not decode") from None
+        return bytes.fromhex(head.h) if head.h is not None else chain or CHAIN_START
