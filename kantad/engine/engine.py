@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.backlog import Backlog
 from kantad.engine.committer import Committer
+from kantad.engine.former import Former
 from kantad.engine.interest import Interest, after
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
@@ -91,6 +92,7 @@ class Engine:
         self.watchers: set[asyncio.Future[None]] = set()
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         self.committer = Committer(log, ack, flush_interval, self)
+        self.former = Former(self)
 
     # -- reading
 
@@ -351,6 +353,7 @@ class Engine:
     async def stop(self) -> None:
         """Refuse further writes, make everything durable, and write a snapshot if the next start is worth it."""
         self.retire()
+        await self.former.stop()
         await self.committer.drain()
         if not self.committer.stopped and self.rev - self.snapshot_rev > SNAPSHOT_ON_STOP:
             with contextlib.suppress(Problem):

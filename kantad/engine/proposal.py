@@ -21,7 +21,7 @@ from kantad.values.pointer import Path, format, lookup
 from kantad.values.touch import touched
 from kantad.values.translate import json_patch, merge_patch, merge_paths, operation_paths
 
-Edit = Literal["put", "patch", "merge", "json-patch", "delete", "post"]
+Edit = Literal["put", "patch", "merge", "json-patch", "delete", "post", "revert"]
 Ack = Literal["durable", "written", "applied"]
 ACKS: tuple[Ack, ...] = ("durable", "written", "applied")
 
@@ -53,7 +53,10 @@ class Condition:
 
 @dataclass(slots=True)
 class Proposal:
-    """A proposed change. `key` is the idempotency key, `base` a revision or cursor."""
+    """A proposed change. `key` is the idempotency key, `base` a revision or cursor.
+
+    The body of a `revert` is the former value, or MISSING; `to` is the revision or cursor that was asked for.
+    """
 
     path: Path
     edit: Edit
@@ -69,6 +72,7 @@ class Proposal:
     want_diff: bool = False
     foreign: bool = False
     must_exist: bool = False
+    to: str | int | None = None
 
     def fingerprint(self) -> str:
         """`q` of the record: 8 hex digits over all that makes two requests the same one."""
@@ -76,8 +80,9 @@ class Proposal:
             [c.path, None if c.equals is MISSING else [c.equals], c.exists, c.etags, c.not_etags, c.unchanged_since]
             for c in self.conditions
         ]
+        body = self.to if self.edit == "revert" else self.body
         text = encode_json(
-            [self.edit, self.path, self.body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
+            [self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
         )
         return blake3(text).hexdigest(length=4)
 
@@ -115,12 +120,15 @@ def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: i
     path, edit = proposal.path, proposal.edit
     if (proposal.must_exist or edit == "delete") and lookup(root, path) is MISSING:
         raise Problem("not_found", "there is no value at this path", path=format(path))
+    gone = edit == "revert" and proposal.body is MISSING
+    if gone and lookup(root, path) is MISSING:
+        return SAME, None
     steps, old = locate(root, path)
-    if edit == "delete":
+    if edit == "delete" or gone:
         return removal(steps), None
     room = max_depth - len(path)
     try:
-        if edit == "put":
+        if edit in ("put", "revert"):
             sub = _put(proposal, steps, old, room)
         elif edit == "patch":
             sub = effect(old, proposal.body, room, proposal.foreign)

@@ -90,7 +90,7 @@ def chained(
             yield rev, chain, record
     except DECODE_ERRORS:
         raise Unreadable(f"byte {stop}") from None
-    if stop < end:
+    if stop < end and not (isinstance(framing, JsonLines) and not buffer[stop:end].strip(b"\n")):
         raise Unreadable(f"byte {stop}")
 
 

@@ -37,6 +37,7 @@ class Replayer:
         self.is_old = is_old  # whether a record is a copy of one that stands before it in the file
         self.state: dict[str, Any] = {}
         self.rival: dict[str, Any] | None = None
+        self.taken = 0  # how often `rival` was
         self.rev = 0
         self.chain = CHAIN_START
         self.v = 0
@@ -104,6 +105,7 @@ class Replayer:
         """Read the unclear records as kanta 0.9's."""
         if self.rival is not None:
             self.state, self.rival = self.rival, None
+            self.taken += 1
 
     def _adopt(self, snapshot: Snapshot, place: int) -> None:
         """Another program's snapshot differs from the replay: it is what that program went on from."""

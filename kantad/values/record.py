@@ -368,7 +368,7 @@ class MsgpackCodec:
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def is_whole_snapshot(codec: Codec, payload: bytes, snapshot: Snapshot) -> bool:
+def is_whole_snapshot(codec: Codec, payload: bytes, snapshot: Snapshot | SnapshotHead) -> bool:
     """Whether a snapshot's own checksum holds; one without `s` (kanta's) has none to fail."""
     if snapshot.s is None:
         return True
