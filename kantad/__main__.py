@@ -41,7 +41,12 @@ LAST_WORDS: Final = 0.5  # seconds that a server whose disk failed takes to end 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 DISK_FAILED: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-OFFLINE: Final = {"check": "kantad.tools.check", "dump": "kantad.tools.dump", "repair": "kantad.tools.repair"}
+OFFLINE: Final = {
+    "check": "kantad.tools.check",
+    "dump": "kantad.tools.dump",
+    "log": "kantad.tools.log",
+    "repair": "kantad.tools.repair",
+}
 
 
 def main() -> None:

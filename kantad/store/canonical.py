@@ -20,7 +20,7 @@ from kantad.values.effect import effect
 from kantad.values.errors import Problem
 from kantad.values.framing import Frame
 from kantad.values.moment import micros_of
-from kantad.values.patch import apply, escape, unescape
+from kantad.values.patch import Unfit, apply, escape, unescape
 from kantad.values.record import Change, Codec
 
 
@@ -54,13 +54,11 @@ def _canonical(replayer: Replayer, codec: Codec, frame: Frame) -> bytes | None:
     if len(codec.hashed(frame.payload)) < len(frame.payload):
         return None
     record: Change = codec.decode(frame.payload, Change)
-    shown = signs(record.diff, replayer.state)
-    verbatim = not shown & Sign.A and (bool(shown & Sign.B) or replayer.certain)
-    diff = verbatim_effect(replayer.state, record.diff) if verbatim else lenient_effect(replayer.state, record.diff)
+    _, diff = meant(replayer, record)
     payload, _ = codec.change(
         micros_of(record.ts),
         record.a,
-        {} if diff is SAME else diff,
+        diff,
         replayer.chain,
         v=record.v,
         u=record.u,
@@ -69,6 +67,24 @@ def _canonical(replayer: Replayer, codec: Codec, frame: Frame) -> bytes | None:
         q=record.q,
     )
     return payload
+
+
+def meant(replayer: Replayer, record: Change) -> tuple[dict[Any, Any], Any]:
+    """The state that a foreign record was made for, and its patch of that made canonical; raises `Unfit`.
+
+    That is the replayed state, or its rival, where only that one fits, as the replay is about to find.
+    """
+    state = replayer.state
+    shown = signs(record.diff, state)
+    verbatim = not shown & Sign.A and (bool(shown & Sign.B) or replayer.certain)
+    try:
+        diff = verbatim_effect(state, record.diff) if verbatim else lenient_effect(state, record.diff)
+    except Unfit:
+        if replayer.rival is None:
+            raise
+        state = replayer.rival
+        diff = verbatim_effect(state, record.diff)
+    return state, {} if diff is SAME else diff
 
 
 def verbatim_effect(old: dict[Any, Any], patch: dict[Any, Any]) -> Any:

@@ -68,14 +68,14 @@ def edits(old: Any, patch: Any, path: tuple[Any, ...] = ()) -> Iterator[Edit]:
 
 
 def became(old: Any, new: Any, path: tuple[Any, ...] = ()) -> Iterator[Edit]:
-    """The edits that made `new` of `old`; of two objects key by key, of anything else as a whole."""
+    """The edits that made `new` of `old` (each may be MISSING); of two objects key by key, else as a whole."""
     if type(old) is dict and type(new) is dict:
         for key, value in old.items():
             if key not in new:
                 yield Edit((*path, key), value, MISSING)
         for key, value in new.items():
             yield from became(old.get(key, MISSING), value, (*path, key))
-    elif old is MISSING or new is MISSING or not same(old, new):
+    elif not same(old, new):
         yield Edit(path, old, new)
 
 
