@@ -17,10 +17,10 @@ import msgspec
 from kantad.store.log import NotOurs, format_of, mapped
 from kantad.store.recovery import damaged, recover
 from kantad.store.replay import Replayer
-from kantad.store.tail import stands_before
+from kantad.store.tail import stands_before, value_end
 from kantad.store.verify import Walk
 from kantad.values.errors import Damaged
-from kantad.values.framing import Frame, JsonLines, More
+from kantad.values.framing import Frame, JsonLines
 from kantad.values.record import DECODE_ERRORS, Codec
 
 
@@ -140,14 +140,17 @@ def pass_one(walk: Walk, frame: Frame, watch: Watch) -> bool:
 
 
 def pass_without_newline(walk: Walk, watch: Watch) -> None:
-    """Pass the last record of a JSON file where it is whole but for its newline."""
+    """Where the records end, pass one of a JSON file that is whole but for its newline, as a start would."""
     if not isinstance(walk.framing, JsonLines):
-        return
-    if not isinstance(walk.framing.next(walk.buffer, walk.place, walk.end), More):
         return
     snapshot = walk.buffer[walk.place : walk.place + 9] == JsonLines.PREFIX
     start = walk.place + 9 if snapshot else walk.place
-    pass_one(walk, Frame(walk.place, walk.end, snapshot, walk.buffer[start : walk.end]), watch)
+    stop = value_end(walk.buffer, start, walk.end)
+    if stop < 0 or stop == walk.buffer.find(b"\n", walk.place, walk.end):
+        return
+    payload = walk.buffer[start:stop]
+    if stop == walk.end or snapshot or len(walk.codec.hashed(payload)) < len(payload):  # else nothing says it ends here
+        pass_one(walk, Frame(walk.place, stop, snapshot, payload), watch)
 
 
 def ending(walk: Walk) -> Damaged | int:

@@ -310,7 +310,7 @@ class _Log:
         """The records end before the file does: damage, a torn tail, or a record that is being written."""
         pass_without_newline(walk, self.teller)
         self.out.flush()
-        if not walk.why:
+        if walk.place == walk.end:
             return
         found = ending(walk)
         if isinstance(found, Damaged):

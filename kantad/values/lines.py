@@ -227,7 +227,8 @@ def told(head: Line, changes: list[Edit], width: int | None = None) -> list[Line
     its own, an added object one for each of its members.
     """
     if len(changes) == 1 and not _is_block(changes[0]):
-        return [[*head, ("", "  "), *_line(changes[0], _room(width, columns(plain(head)) + 2))]]
+        room = None if width is None else _room(width, columns(plain(head)) + 2)
+        return [[*head, ("", "  "), *_line(changes[0], room)]]
     lines = [head]
     for edit in changes:
         lines.append([("", "  "), *_line(edit, _room(width, 2))])
@@ -252,7 +253,8 @@ def _line(edit: Edit, room: int | None) -> Line:
     line += [("", " "), mark] if line else [mark]
     if _is_block(edit):
         return line
-    room = _room(room, columns(plain(line)) + 1)
+    if room is not None:
+        room = _room(room, columns(plain(line)) + 1)
     if edit.old is not MISSING:
         most = OLD_MOST if room is None else min(OLD_MOST, room if edit.new is MISSING else room // 2)
         old = value_text(edit.old, most)

@@ -174,6 +174,13 @@ def test_a_last_record_without_its_newline_is_whole(tmp_path: Path) -> None:
     assert revisions(ran) == list(range(1, log.rev + 1))
 
 
+def test_a_last_record_with_a_damaged_newline_is_whole(tmp_path: Path) -> None:
+    log = every_kind("json")
+    ran = command(tool, stored(tmp_path, log, flipped(log, len(log.data) - 1)))
+    assert (ran.status, revisions(ran)) == (0, list(range(1, log.rev + 1)))
+    assert "a torn tail of 1 bytes" in ran.err
+
+
 def test_damage(log: Maker, tmp_path: Path) -> None:
     start = log.points[3].end
     path = stored(tmp_path, log, flipped(log, start + 40))
