@@ -43,6 +43,10 @@ class Window:
             raise Problem("key_reused", "this idempotency key was used for a different request", rev=seen.rev)
         return seen
 
+    def knows(self, key: str | None) -> bool:
+        """Whether a key was used."""
+        return key in self.changes or key in self.unchanged
+
     def add(self, key: str, seen: Seen) -> None:
         """Remember a request; what leaves the window is dropped by `trim`, when this one can't be taken back."""
         if not seen.changed:

@@ -4,6 +4,7 @@ It answers one question after another on its standard input, a socket, and ends 
 database without a lock, no further than it is told. Nobody calls it by hand.
 """
 
+import contextlib
 import gc
 import os
 import socket
@@ -36,14 +37,16 @@ def serve(channel: socket.socket) -> None:
         while len(head := stream.read(LENGTH)) == LENGTH:
             reply, body = answered(answers, decode_question(stream.read(int.from_bytes(head, "little"))))
             channel.sendall(message(reply))
-            channel.sendall(body)
+            if body:
+                channel.sendall(body)
             del body
 
 
 def main() -> int:
     """Serve standard input; returns the exit status."""
     gc.disable()  # a state has no cycles
-    os.nice(NICE)
+    with contextlib.suppress(OSError):  # a sandbox may not allow it
+        os.nice(NICE)
     try:
         serve(socket.socket(fileno=sys.stdin.fileno()))
     except ConnectionError:

@@ -34,16 +34,16 @@ class Shown(msgspec.Struct):
 
 
 def show(value: Any, view: View) -> Shown:
-    """A value (or MISSING) as this view shows it; raises `Problem` as `keys_of` does."""
+    """A value (or MISSING) as this view shows it; raises `Problem` as `key_page` does."""
     if value is MISSING:
         return Shown()
     encode = encode_msgpack if view.msgpack else encode_json
     if view.kind == "keys":
-        return Shown("", encode(keys_of(value, view.limit, view.after)))
+        return Shown("", encode(key_page(value, view.limit, view.after)))
     return Shown(etag(value) if view.kind == "value" else "", encode(value))
 
 
-def keys_of(value: Any, limit: int, after: str | None) -> dict[str, Any]:
+def key_page(value: Any, limit: int, after: str | None) -> dict[str, Any]:
     """The keys of an object in order, the size of an array, the type of a scalar.
 
     Raises `Problem("invalid_parameter")` for an unknown `after`.

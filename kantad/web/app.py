@@ -22,7 +22,7 @@ from kantad.web.connection import Connection
 from kantad.web.openapi import document
 from kantad.web.parameters import parse_query
 from kantad.web.reading import get_keys, get_value
-from kantad.web.writing import Limits, transaction, write_value
+from kantad.web.writing import Limits, revert, transaction, write_value
 
 logger = logging.getLogger("kantad")
 
@@ -34,6 +34,7 @@ ROUTES: dict[str, dict[str, str]] = {
     DATA: {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "write", "POST": "write"},
     KEYS: {"GET": "keys", "HEAD": "keys"},
     "/v1/transaction": {"POST": "transaction"},
+    "/v1/revert": {"POST": "revert"},
     "/v1/status": {"GET": "status", "HEAD": "status"},
     "/v1/snapshot": {"POST": "snapshot"},
     "/healthz": {"GET": "healthz", "HEAD": "healthz"},
@@ -132,6 +133,8 @@ class App:
             return await write_value(engine, request, path, query, self.limits)
         if name == "transaction":
             return await transaction(engine, request, query, self.limits)
+        if name == "revert":
+            return await revert(engine, request, query, self.limits)
         parse_query(query, ())
         match name:
             case "snapshot":

@@ -1,6 +1,7 @@
 """`GET|HEAD /v1/data/<path>` and `GET /v1/keys/<path>`.
 
-The value, its etag and the revision are taken in one synchronous look, so they belong together.
+The value, its etag and the revision are taken in one synchronous look, so they belong together. What
+`rev` and `at` ask for comes from `engine.former`.
 """
 
 import re
@@ -9,13 +10,16 @@ from typing import Any
 from aiohttp import web
 
 from kantad.engine.engine import Engine
+from kantad.engine.visible import Visible
 from kantad.values.content import MISSING, encode_json, encode_msgpack, etag
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.recent import Recent
-from kantad.web.answer import JSON, MSGPACK, STATUS_LINES, Reply, encoded, json_reply, last_lines, render
+from kantad.values.view import View, key_page, show
+from kantad.web.answer import JSON, MSGPACK, STATUS_LINES, Reply, last_lines, render
 from kantad.web.body import accepts_msgpack
 from kantad.web.parameters import count, parse_query, seconds
+from kantad.web.past import PAST, earlier
 
 MOST_WAIT = 60.0
 MOST_KEYS = 100_000
@@ -34,7 +38,7 @@ def value_reply(engine: Engine, path: Path, msgpack: bool) -> Reply:
         body, tag = engine.read(path, lambda value: _shown(value, path, msgpack))
     else:
         body, tag = _shown(lookup(engine.root, path), path, msgpack)
-    return Reply(200, (MSGPACK if msgpack else JSON) + validators(engine, tag), body)
+    return Reply(200, (MSGPACK if msgpack else JSON) + validators(tag, engine.visible), body)
 
 
 def value_answer(engine: Engine, path: Path) -> bytes:
@@ -83,24 +87,31 @@ def _shown(value: Any, path: Path, msgpack: bool) -> tuple[bytes, bytes]:
     return encode_json(value), etag(value).encode()
 
 
-def validators(engine: Engine, tag: bytes) -> bytes:
+def validators(tag: bytes, shown: Visible) -> bytes:
     """The header lines `ETag`, `Vary`, `Kanta-Revision` and `Kanta-Cursor`."""
-    return b'ETag: "%b"\r\n%b%b' % (tag, _VARY, engine.visible.lines)
+    return b'ETag: "%b"\r\n%b%b' % (tag, _VARY, shown.lines)
 
 
 async def get_value(engine: Engine, request: web.BaseRequest, path: Path, query: str) -> Reply:
-    """`GET /v1/data/<path>`, with `If-None-Match` and `wait`."""
-    given = parse_query(query, ("wait",))
+    """`GET /v1/data/<path>`, with `If-None-Match`, `wait`, `rev` and `at`."""
+    given = parse_query(query, ("wait", *PAST))
     wait = seconds(given.get("wait"), "wait", MOST_WAIT)
     known = entity_tags(request.headers.getall("If-None-Match", []))
+    msgpack = accepts_msgpack(request)
+    past = await earlier(engine, given, path, View("value", msgpack))
+    if past is not None and past.tag is not None:
+        headers = validators(past.tag.encode(), Visible(past.rev, past.chain))
+        if "*" in known or past.tag in known:
+            return Reply(304, headers, b"")
+        return Reply(200, (MSGPACK if msgpack else JSON) + headers, past.body)
     if wait and len(known) == 1 and "*" not in known:
         await engine.wait_differs(path, next(iter(known)), wait)
     elif wait:
         raise Problem("invalid_parameter", "wait goes with If-None-Match and one etag", parameter="wait")
-    reply = value_reply(engine, path, accepts_msgpack(request))
+    reply = value_reply(engine, path, msgpack)
     tag = reply.headers.split(b'ETag: "', 1)[1].split(b'"', 1)[0]
     if known and ("*" in known or tag.decode() in known):
-        return Reply(304, validators(engine, tag), b"")
+        return Reply(304, validators(tag, engine.visible), b"")
     return reply
 
 
@@ -125,36 +136,25 @@ def entity_tags(values: list[str], name: str = "If-None-Match", *, strong: bool 
     return found
 
 
-_KINDS: dict[type, str] = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
-
-
 async def get_keys(engine: Engine, request: web.BaseRequest, path: Path, query: str) -> Reply:
     """`GET /v1/keys/<path>`: the keys of an object in order, the size of an array, the type of a scalar."""
-    given = parse_query(query, ("limit", "after"))
+    given = parse_query(query, ("limit", "after", *PAST))
     limit = count(given.get("limit"), "limit", 1000, MOST_KEYS)
-    answer = engine.read(path, lambda value: keys_of(value, path, limit, given.get("after")))
-    headers = engine.visible.lines
-    if accepts_msgpack(request):
-        kind, body = encoded(answer, True)
-        return Reply(200, kind + headers + _VARY, body)
-    return json_reply(answer, headers=headers + _VARY)
+    msgpack = accepts_msgpack(request)
+    view = View("keys", msgpack, limit, given.get("after"))
+    past = await earlier(engine, given, path, view)
+    if past is not None:
+        at, body = Visible(past.rev, past.chain), past.body
+    else:
+        shown = engine.read(path, lambda value: show(value, view))
+        if shown.tag is None:
+            raise _not_found(path)
+        at, body = engine.visible, shown.body
+    return Reply(200, (MSGPACK if msgpack else JSON) + at.lines + _VARY, body)
 
 
 def keys_of(value: Any, path: Path, limit: int, after: str | None) -> dict[str, Any]:
     """What `keys` says of a value; raises `Problem` `not_found`, and `invalid_parameter` for an unknown `after`."""
     if value is MISSING:
-        raise Problem("not_found", "there is no value at this path", path=format(path))
-    if type(value) is list:
-        return {"type": "array", "size": len(value)}
-    if type(value) is not dict:
-        return {"type": _KINDS.get(type(value), "string")}
-    names = [key if type(key) is str else str(key) for key in value]
-    start = 0
-    if after is not None:
-        try:
-            start = names.index(after) + 1
-        except ValueError:
-            raise Problem("invalid_parameter", "after is a key of this object", parameter="after") from None
-    page = names[start : start + limit]
-    more = start + limit < len(names)
-    return {"type": "object", "size": len(names), "keys": page, "next": page[-1] if more else None}
+        raise _not_found(path)
+    return key_page(value, limit, after)

@@ -1,4 +1,4 @@
-"""`PUT|PATCH|DELETE|POST /v1/data/<path>` and `POST /v1/transaction`.
+"""`PUT|PATCH|DELETE|POST /v1/data/<path>`, `POST /v1/transaction` and `POST /v1/revert`.
 
 Each becomes a `Proposal`; the answer waits until the change is acknowledged, and so does a refusal
 that shows state, because the state may still be taken back.
@@ -37,11 +37,12 @@ class ConditionRequest(msgspec.Struct, forbid_unknown_fields=True):
     unchanged_since: int | str | None = None
 
 
-class TransactionRequest(msgspec.Struct, forbid_unknown_fields=True, rename={"conditions": "if", "want": "return"}):
-    """The body of `POST /v1/transaction`."""
+class WriteRequest(
+    msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"conditions": "if", "want": "return"}
+):
+    """What the bodies of a transaction and a revert have in common."""
 
-    diff: Any
-    a: str = "transact"
+    a: str
     u: str | None = None
     path: str = ""
     base: int | str | None = None
@@ -53,8 +54,24 @@ class TransactionRequest(msgspec.Struct, forbid_unknown_fields=True, rename={"co
     want: Literal["diff"] | None = None
 
 
+class TransactionRequest(WriteRequest, kw_only=True):
+    """The body of `POST /v1/transaction`."""
+
+    diff: Any
+    a: str = "transact"
+
+
+class RevertRequest(WriteRequest, kw_only=True):
+    """The body of `POST /v1/revert`."""
+
+    rev: int | str
+    a: str = "revert"
+
+
 _decode_transaction = msgspec.json.Decoder(TransactionRequest).decode
 _decode_transaction_msgpack = msgspec.msgpack.Decoder(TransactionRequest).decode
+_decode_revert = msgspec.json.Decoder(RevertRequest).decode
+_decode_revert_msgpack = msgspec.msgpack.Decoder(RevertRequest).decode
 
 
 async def commit(engine: Engine, proposal: Proposal) -> Outcome:
@@ -199,23 +216,51 @@ async def transaction(engine: Engine, request: web.BaseRequest, query: str, limi
     body = await read_body(request, limits)
     decode(body, msgpack, limits.max_depth)
     asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body)
-    if key is not None and asked.id is not None and key != asked.id:
-        raise Problem("invalid_parameter", "id and Idempotency-Key differ", parameter="id")
-    proposal = proposal_of(asked, key, engine.foreign)
+    return await _committed(engine, request, proposal_of(asked, key, engine.foreign))
+
+
+async def revert(engine: Engine, request: web.BaseRequest, query: str, limits: Limits) -> Reply:
+    """`POST /v1/revert`: the value at a path as of a revision, as a new change.
+
+    A repeated key is answered without that value, which the log may hold no longer.
+    """
+    parse_query(query, ())
+    key = header_key(request)
+    msgpack = is_msgpack(request.headers.get("Content-Type", ""))
+    body = await read_body(request, limits)
+    decode(body, msgpack, limits.max_depth)
+    asked = decoded(_decode_revert_msgpack if msgpack else _decode_revert, body)
+    proposal = _proposal(asked, key, engine.foreign)
+    proposal.edit, proposal.to, proposal.body = "revert", asked.rev, MISSING
+    proposal.conditions += header_conditions(request, proposal.path)
+    parse_cursor(asked.rev, "rev")
+    if not engine.window.knows(proposal.key):
+        proposal.body = await engine.former.value_at(asked.rev, proposal.path)
+    return await _committed(engine, request, proposal)
+
+
+async def _committed(engine: Engine, request: web.BaseRequest, proposal: Proposal) -> Reply:
     outcome = await commit(engine, proposal)
-    answer = outcome_body(outcome, diff=asked.dry_run or asked.want == "diff")
+    answer = outcome_body(outcome, diff=proposal.dry_run or proposal.want_diff)
     mime, content = encoded(answer, accepts_msgpack(request))
     return Reply(200, mime + revision_headers(outcome), content)
 
 
 def proposal_of(asked: TransactionRequest, key: str | None, foreign: bool) -> Proposal:
-    """The proposal that a transaction's body is; raises `Problem`."""
+    """The proposal that a transaction's body is, `key` being the header's; raises `Problem`."""
+    proposal = _proposal(asked, key, foreign)
+    proposal.body = asked.diff
+    return proposal
+
+
+def _proposal(asked: WriteRequest, key: str | None, foreign: bool) -> Proposal:
+    if key is not None and asked.id is not None and key != asked.id:
+        raise Problem("invalid_parameter", "id and Idempotency-Key differ", parameter="id")
     if asked.base is not None:
         parse_cursor(asked.base, "base")
     return Proposal(
         parse(asked.path),
         "patch",
-        asked.diff,
         action=label(asked.a, "a"),
         user=None if asked.u is None else label(asked.u, "u"),
         m=moment(asked.m, "m"),
@@ -239,4 +284,4 @@ def _condition(asked: ConditionRequest) -> Condition:
     return Condition(parse(asked.path), equals, asked.exists, etags, None, asked.unchanged_since)
 
 
-__all__ = ["Ack", "Limits", "commit", "plain_outcome_reply", "transaction", "write_value"]
+__all__ = ["Ack", "Limits", "commit", "plain_outcome_reply", "revert", "transaction", "write_value"]

@@ -239,7 +239,8 @@ async def test_keys_of_the_root_and_of_what_has_none(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=-1", "limit=x", "limit=1.5", "limit=%D9%A1", "after=none", "rev=1"]
+    "query",
+    ["limit=0", "limit=-1", "limit=x", "limit=1.5", "limit=%D9%A1", "after=none", "rev=x", "rev=1&at=x", "wait=1"],
 )
 async def test_parameters_of_keys_are_checked(serving: Serving, query: str) -> None:
     await serving.put("/a", 1)
