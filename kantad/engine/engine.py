@@ -11,13 +11,13 @@ under `durable` trails it until the sync; `durable_rev` is what a power cut leav
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.backlog import Backlog
 from kantad.engine.committer import Committer
+from kantad.engine.feed import Feeds
 from kantad.engine.former import Former
 from kantad.engine.interest import Interest, after
 from kantad.engine.memory import loading
@@ -32,9 +32,10 @@ from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
 from kantad.store.recovery import Recovered
-from kantad.values.content import MISSING, etag
+from kantad.values.content import MISSING, encode_json, etag
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
+from kantad.values.moment import now_micros
 from kantad.values.patch import KeyOrders, Undo, apply
 from kantad.values.pointer import Path, lookup, parse
 
@@ -44,11 +45,6 @@ T = TypeVar("T")
 
 SNAPSHOT_MIN: Final = 1 << 20
 SNAPSHOT_ON_STOP: Final = 1000
-
-
-def now_micros() -> int:
-    """The time in microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 class Engine:
@@ -93,6 +89,7 @@ class Engine:
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         self.committer = Committer(log, ack, flush_interval, self)
         self.former = Former(self)
+        self.feeds = Feeds(self, self.past.ring, self.backlog, self.interest, self.former.value_at)
 
     # -- reading
 
@@ -103,10 +100,14 @@ class Engine:
 
     def read(self, path: Path, look: Callable[[Any], T]) -> T:
         """What `look` makes of the visible value at a path (MISSING if there is none), synchronously."""
-        if self.meets_hidden(path):
-            with hidden(self.root, self.committer.unsettled()):
-                return look(lookup(self.root, path))
-        return look(lookup(self.root, path))
+        with hidden(self.root, self.committer.unsettled() if self.meets_hidden(path) else []):
+            return look(lookup(self.root, path))
+
+    def encoded_now(self, path: Path) -> bytes | None:
+        """The value at a path as of `written`, as JSON; None if there is none."""
+        with hidden(self.root, self.committer.unsettled() if self.committer.pending else []):
+            value = lookup(self.root, path)
+            return None if value is MISSING else encode_json(value)
 
     async def wait_differs(self, path: Path, tag: str, seconds: float) -> None:
         """Return when the visible value's etag is not this one (`""` for no value), or when the time is up."""
@@ -167,7 +168,15 @@ class Engine:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
-    def write(self, path: Path, body: Any, edit: Literal["put", "patch"]) -> Batch | None:
+    def write(
+        self,
+        path: Path,
+        body: Any,
+        edit: Literal["put", "patch"],
+        action: str | None = None,
+        user: str | None = None,
+        m: int | None = None,
+    ) -> Batch | None:
         """The short form of `transact`, for a write with no key, base or condition: its batch, None if nothing changed.
 
         Raises `Problem`. `rev`, `chain` and `micros` are those of the change afterwards.
@@ -178,7 +187,7 @@ class Engine:
         if diff is SAME:
             return None
         micros = self.clock()
-        return self._commit(micros if micros > self.micros else self.micros, edit, diff, target, sub)
+        return self._commit(micros if micros > self.micros else self.micros, action or edit, diff, target, sub, user, m)
 
     def _commit(
         self,
@@ -270,6 +279,7 @@ class Engine:
         self.written = Visible(changes[-1].rev, changes[-1].chain)
         self.past.ring.extend(changes)
         self.backlog.wrote(changes[-1], end)
+        self.feeds.published()
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
@@ -355,6 +365,7 @@ class Engine:
         self.retire()
         await self.former.stop()
         await self.committer.drain()
+        self.feeds.stop()
         if not self.committer.stopped and self.rev - self.snapshot_rev > SNAPSHOT_ON_STOP:
             with contextlib.suppress(Problem):
                 await self._write_snapshot()

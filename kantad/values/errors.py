@@ -62,6 +62,11 @@ class Problem(Exception):
         """The HTTP status of the code."""
         return CODES[self.code][0]
 
+    @property
+    def shows_state(self) -> bool:
+        """Whether it tells of the state, so that it may be told only when that state is settled."""
+        return self.status in (404, 409, 412) or self.code == "key_reused"
+
     def body(self) -> dict[str, Any]:
         """The members of the RFC 9457 problem body, in the order they are sent."""
         status, title = CODES[self.code]

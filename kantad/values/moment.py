@@ -1,11 +1,17 @@
 """Moments: microseconds since the epoch, their RFC 3339 text, and the datetimes of MessagePack. Pure."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from kantad.values.errors import Problem
+
+
+def now_micros() -> int:
+    """The time in microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 def parse_time(text: str, name: str) -> datetime:

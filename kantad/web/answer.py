@@ -5,7 +5,7 @@ response machinery (header dicts, a writer, an access log) is not used.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +22,10 @@ COMMON = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-cache\r\n"
 
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
+VARY = b"Vary: Accept\r\n"
+
 BODILESS = (204, 304)
+SWITCHING = 101
 
 
 class Clock:
@@ -47,11 +50,16 @@ class Clock:
 last_lines = Clock()
 
 
-def render(status: int, headers: bytes, body: bytes, *, close: bool = False, head: bool = False) -> bytes:
-    """The bytes of a whole response; `headers` are complete lines. With `head`, the body is left out."""
+def render(
+    status: int, headers: bytes, body: bytes, *, close: bool = False, head: bool = False, endless: bool = False
+) -> bytes:
+    """The bytes of a response; `headers` are complete lines. With `head`, the body is left out.
+
+    An `endless` one is only begun with this body, and has no length.
+    """
     return b"%b%b%b%b%b%b" % (
         STATUS_LINES[status],
-        b"" if status in BODILESS else b"Content-Length: %d\r\n" % len(body),
+        b"" if endless or status in BODILESS else b"Content-Length: %d\r\n" % len(body),
         headers,
         b"Connection: close\r\n" if close else b"",
         last_lines(),
@@ -60,12 +68,23 @@ def render(status: int, headers: bytes, body: bytes, *, close: bool = False, hea
 
 
 class Reply:
-    """What a handler returns: status, header lines, body."""
+    """What a handler returns: status, header lines, body.
 
-    __slots__ = ("body", "close", "headers", "status")
+    `then` is what goes on behind these bytes, if anything: a stream's events, or another protocol.
+    The answer has no length then, and the connection is its until it returns.
+    """
 
-    def __init__(self, status: int, headers: bytes, body: bytes, close: bool = False) -> None:
-        self.status, self.headers, self.body, self.close = status, headers, body, close
+    __slots__ = ("body", "close", "headers", "status", "then")
+
+    def __init__(
+        self,
+        status: int,
+        headers: bytes,
+        body: bytes,
+        close: bool = False,
+        then: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.status, self.headers, self.body, self.close, self.then = status, headers, body, close, then
 
 
 def json_reply(value: Any, status: int = 200, headers: bytes = b"") -> Reply:
@@ -92,14 +111,18 @@ def problem_reply(problem: Problem, *, close: bool = False) -> Reply:
 
 
 class Answer(web.StreamResponse):
-    """A complete response for aiohttp to hand out: prebuilt bytes, written at once; `written(keep_alive)` is told."""
+    """A response for aiohttp to hand out: prebuilt bytes, written at once; `written(keep_alive)` is told at its end."""
 
     def __init__(
         self, reply: Reply, *, head: bool, keep_alive: bool, written: Callable[[bool], None] | None = None
     ) -> None:
         self.written = written
         super().__init__(status=reply.status)
-        self.data = render(reply.status, reply.headers, reply.body, close=reply.close or not keep_alive, head=head)
+        self.then = reply.then
+        close = (reply.close or not keep_alive) and reply.status != SWITCHING
+        self.data = render(
+            reply.status, reply.headers, reply.body, close=close, head=head, endless=reply.then is not None
+        )
         self.alive = keep_alive and not reply.close
 
     @property
@@ -112,9 +135,13 @@ class Answer(web.StreamResponse):
         transport = request.transport
         if transport is not None and not transport.is_closing():
             transport.write(self.data)
-        if self.written is not None:
+        if self.written is not None and self.then is None:
             self.written(self.alive)
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to write."""
+        """Let what goes on behind the answer go on until it ends."""
+        if self.then is not None:
+            await self.then()
+            if self.written is not None and self.status != SWITCHING:
+                self.written(self.alive)

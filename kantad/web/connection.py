@@ -12,8 +12,9 @@ requests are answered: with a problem body and one short log line.
 
 import asyncio
 import logging
+import socket
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kantad.http")
 
 HELD_MOST: Final = 64 << 10  # pipelined bytes that wait for an answer before reading is paused
+FEED_UNSENT: Final = 32 << 10  # bytes of a feed that wait for the client before it is sent no more
+KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
 class Patience(NamedTuple):
@@ -36,6 +39,24 @@ class Patience(NamedTuple):
     head: float = 10.0  # to send a request's headers, from its first byte (or from connecting)
     idle: float = 75.0  # between two requests, and to take the next bytes of an answer
     tick: float = 1.0  # how often this is looked at
+    stalled: float = 900.0  # for the reader of a feed to take anything of what it was sent
+    ping: float = 20.0  # between two WebSocket pings; a client that misses two is gone
+
+
+class Carried(Protocol):
+    """What a connection carries instead of requests: a stream, or a WebSocket."""
+
+    def resumed(self) -> None:
+        """The client took what was sent."""
+
+    def lost(self) -> None:
+        """The client is gone."""
+
+    def sweep(self, now: float) -> None:
+        """Called once in a while: close what is dead."""
+
+    def ending(self) -> None:
+        """The server shuts down; its feeds have ended."""
 
 
 class Connection(RequestHandler):
@@ -45,6 +66,7 @@ class Connection(RequestHandler):
         "active",
         "allowed",
         "block",
+        "carried",
         "closing",
         "fast",
         "handed",
@@ -71,6 +93,7 @@ class Connection(RequestHandler):
         self.missing: int | None = 0  # bytes of the handed request still to come; None: not known
         self.block = b""  # the header block of the one request that was handed over whole
         self.waiting = False  # a fast request waits for its acknowledgement
+        self.carried: Carried | None = None
         self.closing = False
         self.active = False  # a fast request was answered since the last sweep
         self.held = b""
@@ -162,18 +185,44 @@ class Connection(RequestHandler):
         reply = problem_reply(problem)
         self.settled(render(reply.status, reply.headers, reply.body))
 
+    # -- a feed instead of answers
+
+    def carry(self, carried: Carried | None) -> bool:
+        """Carry this until it ends (None: it has ended); False if the client is gone."""
+        if self.transport is None:
+            return False
+        self.carried = carried
+        if carried is None:
+            self.transport.set_write_buffer_limits()
+            return True
+        self.transport.set_write_buffer_limits(FEED_UNSENT)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            for option, seconds in KEEPALIVE:
+                sock.setsockopt(socket.IPPROTO_TCP, option, seconds)
+        return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone."""
+        carried, self.carried = self.carried, None
+        if carried is not None:
+            carried.lost()
+        super().connection_lost(exc)
+
     # -- a client that does not read
 
     def pause_writing(self) -> None:
         """The client does not take its answers: take no further requests."""
         super().pause_writing()
-        if self.transport is not None:
+        if self.transport is not None and self.carried is None:
             self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It took them."""
         super().resume_writing()
-        if self.transport is not None and len(self.held) <= HELD_MOST:
+        if self.carried is not None:
+            self.carried.resumed()
+        elif self.transport is not None and len(self.held) <= HELD_MOST:
             self.transport.resume_reading()
 
     async def drained(self) -> None:
@@ -186,6 +235,9 @@ class Connection(RequestHandler):
         """Close the connection if its client is overdue."""
         transport = self.transport
         if transport is None:
+            return
+        if self.carried is not None:
+            self.carried.sweep(now)
             return
         unsent = transport.get_write_buffer_size()
         if self.active or unsent < self.unsent:

@@ -130,6 +130,10 @@ class Server:
         with contextlib.suppress(Problem, TimeoutError):  # the fast path's requests are no tasks to wait for
             if not engine.broken.done():
                 await asyncio.wait_for(engine.settled("durable", engine.rev), SETTLING_SECONDS)
+        await engine.feeds.finish(SETTLING_SECONDS)
+        for connection in self.aiohttp.connections:
+            if isinstance(connection, Connection) and connection.carried is not None:
+                connection.carried.ending()
         await self.aiohttp.shutdown(HANDLING_SECONDS)
         if self.sweeper is not None:
             self.sweeper.cancel()

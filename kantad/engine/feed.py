@@ -1,0 +1,337 @@
+"""Feeds: every change to every reader that asked, in order, once, without one waiting for another.
+
+Whatever a reader needs, it is at a position in the log and is brought on from there: out of the ring
+while it keeps up, out of the file (`backlog`) when it was left behind or resumes from long ago. Both
+make the same events, and go over into each other without a seam, because a position is all there is.
+
+When a batch is published the writers are answered first; the readers are served in the loop's next
+rounds, some of them at a time, so that neither requests nor writers wait for a thousand readers.
+What readers with the same filter and encoding are sent from the same position on is made once.
+A reader whose connection takes no more is left where it is until the connection has room.
+
+Nothing is sent that could be taken back: the ring holds published changes only, which under
+`durable` are synced.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from typing import Any, Final, NamedTuple, Protocol
+
+from kantad.engine.backlog import Backlog
+from kantad.engine.filter import Filter
+from kantad.engine.interest import Interest
+from kantad.engine.reader import Encoding, Reader, Sink
+from kantad.engine.ring import Ring
+from kantad.engine.shadow import Shadows, ValueAt
+from kantad.engine.visible import Visible
+from kantad.values.errors import Problem
+from kantad.values.event import Events
+from kantad.values.narrow import UNCLEAR, UNTOUCHED, Verdict
+from kantad.values.pointer import Path
+
+PORTION: Final = 32 << 10  # bytes of events made at once
+AT_ONCE: Final = 64  # readers served in one round of the loop
+HEARTBEAT: Final = 15.0  # seconds without other traffic
+KEPT_BYTES: Final = 8 << 20  # of what was made of the file's blocks
+
+
+class Made(NamedTuple):
+    """Tails from behind a position up to `upto`; `stuck` if the next change is unclear."""
+
+    tails: list[bytes]
+    upto: int
+    stuck: bool
+
+
+class Source(Protocol):
+    """What feeds ask of the engine."""
+
+    @property
+    def written(self) -> Visible:
+        """The newest revision that cannot be taken back."""
+
+    def encoded_now(self, path: Path) -> bytes | None:
+        """The value at a path at `written`, as JSON; None if there is none."""
+
+
+class Feeds:
+    """The readers of one database."""
+
+    def __init__(self, source: Source, ring: Ring, backlog: Backlog, interest: Interest, value_at: ValueAt) -> None:
+        self.source, self.ring, self.backlog, self.interest = source, ring, backlog, interest
+        self.codec = backlog.log.codec
+        self.events = Events(self.codec)
+        self.shadows = Shadows(self.events, value_at, self.payload)
+        self.readers: set[Reader] = set()
+        self._idle: dict[Reader, None] = {}
+        self._ready: deque[Reader] = deque()
+        self._pumping = False
+        self._made: dict[tuple[Filter, int, int], Made] = {}
+        self._sent: dict[tuple[Any, Filter, int, int], bytes] = {}
+        self._kept: OrderedDict[tuple[Any, Filter, int, int], bytes] = OrderedDict()
+        self._kept_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # -- coming and going
+
+    def add(self, reader: Reader) -> None:
+        """Begin to serve a reader from its position on."""
+        self.readers.add(reader)
+        self.interest.follow(reader.filter.path)
+        reader.sent_at = self._loop.time()
+        self._ready.append(reader)
+        self._schedule()
+        if self._timer is None:
+            self._timer = self._loop.call_later(1.0, self._tick)
+
+    def remove(self, reader: Reader) -> None:
+        """Serve a reader no more; its sink is not told."""
+        if reader.finished:
+            return
+        reader.finished = True
+        self.readers.discard(reader)
+        self._idle.pop(reader, None)
+        self.interest.leave(reader.filter.path)
+        if reader.task is not None:
+            reader.task.cancel()
+
+    def wake(self, reader: Reader) -> None:
+        """A reader's sink has room again."""
+        reader.freed.set()
+        if reader.task is None and not reader.finished and reader not in self._idle:
+            self._ready.append(reader)
+            self._schedule()
+
+    def close(self, problem: Problem) -> None:
+        """End all feeds."""
+        for reader in list(self.readers):
+            self._end(reader, problem)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def stop(self) -> None:
+        """End all feeds, because the server stops."""
+        self.close(Problem("shutting_down", "the server is shutting down", retry_after=1))
+
+    async def finish(self, seconds: float) -> None:
+        """Send readers that keep up what is there, for so long at most, then end all feeds."""
+        until = self._loop.time() + seconds
+        while self._ready and self._loop.time() < until:  # noqa: ASYNC110  # each round serves some of them
+            await asyncio.sleep(0)
+        self.stop()
+
+    def published(self) -> None:
+        """The ring has new changes."""
+        if self.readers:
+            self._made.clear()
+            self._sent.clear()
+            self._ready.extend(self._idle)
+            self._idle.clear()
+            self._schedule()
+
+    def snapshot(self, reader: Reader, kind: str = "snapshot") -> None:
+        """Send a reader the whole value of now, and go on from there."""
+        now = self.source.written
+        body = self.source.encoded_now(reader.filter.path)
+        cursor = now.cursor.encode()
+        shown = b'"deleted":true}' if body is None else b'"value":%b}' % body
+        self._send(reader, reader.encoding.event(kind, cursor, b'"rev":%d,"cursor":"%b",%b' % (now.rev, cursor, shown)))
+        reader.position = now.rev
+
+    def heartbeat(self, reader: Reader, cursor: bytes) -> None:
+        """Tell a reader its position."""
+        members = b'"rev":%d,"cursor":"%b"}' % (reader.position, cursor)
+        self._send(reader, reader.encoding.event("heartbeat", cursor, members))
+
+    # -- serving from the ring
+
+    def _schedule(self) -> None:
+        if not self._pumping and self._ready:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        for _ in range(min(AT_ONCE, len(self._ready))):
+            self._serve(self._ready.popleft())
+        self._schedule()
+
+    def _serve(self, reader: Reader) -> None:
+        """Send a reader its next portion, if it takes one and there is one."""
+        if reader.finished or reader.task is not None:
+            return
+        if reader.done:
+            self._end(reader, None)
+        elif not reader.sink.free():
+            reader.freed.clear()
+        elif reader.position >= self.ring.last:
+            self._idle[reader] = None
+        elif reader.position + 1 < self.ring.first:
+            self._start_task(reader)
+        else:
+            self._portion(reader)
+
+    def _portion(self, reader: Reader) -> None:
+        head = self.ring.last if reader.until is None else min(self.ring.last, reader.until)
+        key = (reader.filter, reader.position, head)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = self._make(reader.filter, reader.position, head)
+        if reader.left is not None:
+            data: bytes | None = self._encoded(reader, made.tails)
+        else:
+            sent = (reader.encoding.key, *key)
+            data = self._sent.get(sent)
+            if data is None:
+                data = self._sent[sent] = self._encoded(reader, made.tails)
+        self._advance(reader, data or b"", made.upto)
+        if made.stuck:
+            self._start_task(reader)
+        elif reader.done or reader.position < self.ring.last:
+            self._ready.append(reader)
+        else:
+            self._idle[reader] = None
+
+    def _make(self, filter: Filter, position: int, head: int) -> Made:
+        """The tails of the ring's changes behind a position, up to a portion of them."""
+        tails: list[bytes] = []
+        size = 0
+        for rev in range(position + 1, head + 1):
+            tail = self._tail(filter, rev, self.ring.payload(rev))
+            if tail is UNCLEAR:
+                return Made(tails, rev - 1, True)
+            if type(tail) is bytes:
+                tails.append(tail)
+                size += len(tail)
+                if size >= PORTION:
+                    return Made(tails, rev, False)
+        return Made(tails, head, False)
+
+    def _tail(self, filter: Filter, rev: int, payload: bytes) -> bytes | Verdict:
+        """What a change is to a filter: UNTOUCHED where nothing is sent."""
+        if not filter.passes(self.codec, payload):
+            return UNTOUCHED
+        if not filter.path:
+            return self.events.tail(rev, payload)
+        found = self.events.below(rev, payload, filter.path)
+        if found is not UNCLEAR:
+            return found
+        prepared = self.ring.narrowed(rev).get(filter.path, UNCLEAR)
+        if prepared is UNCLEAR or prepared is UNTOUCHED:
+            return prepared
+        return self.events.with_part(rev, payload, None if isinstance(prepared, Verdict) else prepared)
+
+    def _send(self, reader: Reader, data: bytes) -> None:
+        reader.sink.send(data)
+        reader.sent_at = self._loop.time()
+
+    def _end(self, reader: Reader, problem: Problem | None) -> None:
+        self.remove(reader)
+        reader.sink.ended(problem)
+
+    # -- serving from the file
+
+    def _start_task(self, reader: Reader) -> None:
+        reader.task = self._loop.create_task(self._catch_up(reader))
+
+    async def _catch_up(self, reader: Reader) -> None:
+        """Bring a reader from the file, or over an unclear change, to where the ring serves it."""
+        try:
+            await self._bring_on(reader)
+        except Problem as problem:
+            if problem.code != "history_gone" or not reader.whole:
+                reader.task = None
+                return self._end(reader, problem)
+            self.snapshot(reader, "reset")
+        reader.task = None
+        self._ready.append(reader)
+        self._schedule()
+        return None
+
+    async def _bring_on(self, reader: Reader) -> None:
+        first = True
+        while not reader.done and (first or reader.position + 1 < self.ring.first):
+            first = False
+            while not reader.sink.free():
+                reader.freed.clear()
+                await reader.freed.wait()
+            rev = reader.position + 1
+            if rev >= self.ring.first:
+                tail = await self.clear_tail(reader.filter, rev, self.ring.payload(rev))
+                self._advance(reader, self._encoded(reader, [] if tail is None else [tail]), rev)
+                continue
+            await self._block(reader, rev)
+            await asyncio.sleep(0)
+
+    async def _block(self, reader: Reader, rev: int) -> None:
+        """Send a reader what the rest of a block of the file, from a revision on, is to it."""
+        block = await self.backlog.block(rev)
+        last = block.last if reader.until is None else min(block.last, reader.until)
+        key = (reader.encoding.key, reader.filter, rev, last)
+        data = self._kept.get(key) if reader.left is None else None
+        if data is None:
+            tails = [
+                tail
+                for number in range(rev, last + 1)
+                if (tail := await self.clear_tail(reader.filter, number, block.payloads[number - block.first]))
+            ]
+            data = self._encoded(reader, tails)
+            if reader.left is None:
+                self._keep(key, data)
+        self._advance(reader, data, last)
+        if self._loop.time() - reader.sent_at > HEARTBEAT:
+            self.heartbeat(reader, self.events.cursor(last, block.payloads[last - block.first]))
+
+    def _encoded(self, reader: Reader, tails: list[bytes]) -> bytes:
+        """The bytes of as many of these changes as the reader still wants."""
+        if reader.left is not None:
+            tails = tails[: reader.left]
+            reader.left -= len(tails)
+        return reader.encoding.changes(tails) if tails else b""
+
+    def _advance(self, reader: Reader, data: bytes, upto: int) -> None:
+        """Send what was made, and move on."""
+        if data:
+            self._send(reader, data)
+        reader.position = upto
+
+    def _keep(self, key: tuple[Any, Filter, int, int], data: bytes) -> None:
+        self._kept[key] = data
+        self._kept_bytes += len(data)
+        while self._kept_bytes > KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= len(oldest)
+
+    async def payload(self, rev: int) -> bytes:
+        """The record of a revision, out of the ring or the file; raises `Problem("history_gone")`."""
+        if rev >= self.ring.first:
+            return self.ring.payload(rev)
+        block = await self.backlog.block(rev)
+        return block.payloads[rev - block.first]
+
+    async def clear_tail(self, filter: Filter, rev: int, payload: bytes) -> bytes | None:
+        """What a change is to a filter, None where nothing; asks the past where the change does not tell."""
+        tail = self._tail(filter, rev, payload)
+        if tail is UNCLEAR:
+            part = await self.shadows.part(rev, payload, filter.path)
+            if part is UNTOUCHED:
+                return None
+            return self.events.with_part(rev, payload, None if isinstance(part, Verdict) else part)
+        return tail if type(tail) is bytes else None
+
+    # -- time
+
+    def _tick(self) -> None:
+        """Once a second: tell those who heard nothing for long where they are."""
+        self._timer = self._loop.call_later(1.0, self._tick) if self.readers else None
+        stale = self._loop.time() - HEARTBEAT
+        due = [reader for reader in self._idle if reader.sent_at <= stale]
+        cursor = self.source.written.cursor.encode()
+        for reader in due:
+            if reader.position == self.source.written.rev and reader.sink.free():
+                self.heartbeat(reader, cursor)
+
+
+__all__ = ["Encoding", "Feeds", "Filter", "Reader", "Sink"]

@@ -1,0 +1,76 @@
+"""Where a `since` or an `until` leads: a revision, a cursor or a time to a place in the log.
+
+A cursor is verified against the chain, wherever in the log it is; a time is found by bisection over
+blocks of the file. Reading goes through the backlog, so the loop is never held up.
+"""
+
+from typing import TYPE_CHECKING
+
+from kantad.engine.filter import Labels
+from kantad.store.history import Anchor
+from kantad.values.errors import Problem
+from kantad.values.moment import micros_of, parse_time
+from kantad.values.record import parse_cursor
+
+if TYPE_CHECKING:
+    from kantad.engine.engine import Engine
+
+
+async def position(engine: "Engine", given: str | int, name: str = "since") -> int:
+    """The revision that a revision, cursor or RFC 3339 time names, which readers may know and the log holds.
+
+    Raises `Problem`: `history_diverged` for what is not of this history or ahead of it, `history_gone`.
+    """
+    if is_time(given):
+        return await at(engine, micros_of(parse_time(str(given), name)))
+    rev, digits = parse_cursor(given, name)
+    if engine.written.rev < rev <= engine.rev:  # told to its writer before it was safe
+        await engine.settled("written" if engine.policy == "applied" else None, rev)
+    if rev > engine.written.rev:
+        now = engine.written.rev
+        raise Problem("history_diverged", f"{name} is ahead of this database, which is at revision {now}", rev=now)
+    if rev < engine.backlog.oldest:
+        raise gone(engine)
+    if digits is not None and (chain := await chain_at(engine, rev)) is not None and chain.hex() != digits:
+        raise Problem("history_diverged", f"{name} is not a cursor of this history")
+    return rev
+
+
+def is_time(given: str | int) -> bool:
+    """Whether it is written as a time: revisions and cursors have no colon."""
+    return type(given) is str and ":" in given
+
+
+def gone(engine: "Engine") -> Problem:
+    """What is said of a revision before the oldest."""
+    oldest = engine.backlog.oldest
+    return Problem("history_gone", f"the log begins at revision {oldest}", reason="compacted", oldest=oldest)
+
+
+async def chain_at(engine: "Engine", rev: int) -> bytes | None:
+    """The chain at a held revision; None where the log does not tell (before the first record of a cut log)."""
+    if rev == engine.written.rev:
+        return engine.written.chain
+    if rev == engine.backlog.oldest:
+        first: Anchor = engine.backlog.index.parts[0].anchors[0]
+        return first.chain
+    return engine.log.codec.chain_in(await engine.feeds.payload(rev))
+
+
+async def at(engine: "Engine", micros: int) -> int:
+    """The last revision that is not after a time; raises `Problem("history_gone")` before the oldest one held."""
+    decode = engine.log.codec.decoder(Labels)
+
+    async def time_of(rev: int) -> int:
+        return micros_of(decode(await engine.feeds.payload(rev)).ts)
+
+    low, high = engine.backlog.oldest, engine.written.rev  # low is not after it, what is behind high is
+    while low < high:
+        middle = (low + high + 1) // 2
+        if await time_of(middle) <= micros:
+            low = middle
+        else:
+            high = middle - 1
+    if low == engine.backlog.oldest and low > 0:
+        raise gone(engine)
+    return low

@@ -1,0 +1,297 @@
+"""One WebSocket: requests in, answers and events out.
+
+Requests are handled in the order they arrive, so the writes of a connection commit in the order
+sent; what has to wait (the disk, the past, a change to come) is answered when it is through. The
+answers of a tick leave in one message. What a client may have under way is bounded: beyond it the
+socket is not read, and requests that wait for something to happen are refused.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from kantad.engine.engine import Engine
+from kantad.engine.pending import Batch
+from kantad.values.errors import Problem
+from kantad.web import frames
+from kantad.web.body import Limits
+from kantad.web.connection import Connection
+from kantad.web.frames import Fault, Frames, close_frame, frame
+from kantad.web.operations import Operations
+from kantad.web.subscriptions import Subscriptions
+from kantad.web.tongue import Id, Refused, Request, Tongue, problem_members
+
+AT_ONCE: Final = 128  # requests handled before others get their turn
+LINGER: Final = 1.0  # seconds for the client to answer a close frame
+MOST_CONTROLS: Final = 200  # pings and pongs in a second
+MOST_UNDER_WAY: Final = 1024  # requests
+
+
+class Session:
+    """See the module. Also what aiohttp takes for the parser of the connection: `feed_data`, `feed_eof`."""
+
+    __slots__ = (
+        "closing",
+        "connection",
+        "controls",
+        "engine",
+        "frames",
+        "group",
+        "heard",
+        "held",
+        "limits",
+        "opened",
+        "operations",
+        "out",
+        "paused",
+        "pinged",
+        "queue",
+        "second",
+        "subscriptions",
+        "tasks",
+        "tongue",
+        "unanswered",
+        "under_way",
+        "waiting",
+    )
+
+    def __init__(self, engine: Engine, connection: Connection, tongue: Tongue, limits: Limits) -> None:
+        self.engine, self.connection, self.tongue, self.limits = engine, connection, tongue, limits
+        self.frames = Frames(limits.max_body)
+        self.operations = Operations(engine, self)
+        self.subscriptions = Subscriptions(engine, self)
+        self.queue: deque[Request | Refused] = deque()  # not handled yet
+        self.out: list[Any] = []  # pieces of answers for this tick
+        self.group: Group | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.under_way = self.waiting = 0
+        self.opened = self.closing = self.paused = False
+        self.held = b""  # what came before the handshake was answered
+        self.heard = self.pinged = 0.0  # on the loop's clock
+        self.unanswered = 0  # pings in a row
+        self.second = self.controls = 0
+
+    # -- the connection
+
+    async def open(self) -> None:
+        """The handshake is answered."""
+        if not self.connection.carry(self):
+            return
+        self.opened = True
+        self.heard = self.pinged = asyncio.get_running_loop().time()
+        held, self.held = self.held, b""
+        if held:
+            self.feed_data(held)
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """What the client sent."""
+        if not self.opened:
+            self.held += data
+            if len(self.held) > self.limits.max_body:
+                self.connection.force_close()
+        elif self.connection.transport is not None:
+            self._fed(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The client is gone; `lost` says so, too."""
+
+    def _fed(self, data: bytes) -> None:
+        self.unanswered = 0
+        try:
+            for opcode, payload in self.frames.feed(data):
+                if opcode == frames.CLOSE:
+                    return self._closed(payload)
+                if self.closing:
+                    continue
+                if opcode >= frames.PING:
+                    self._control(opcode, payload)
+                else:
+                    self.queue.extend(self.tongue.requests(payload, opcode, self.limits.max_depth))
+        except Fault as fault:
+            return self.close(fault.code, fault.why)
+        if self.queue:
+            self.work()
+        return None
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        """A ping or a pong."""
+        second = int(time.monotonic())
+        if second != self.second:
+            self.second, self.controls = second, 0
+        self.controls += 1
+        if self.controls > MOST_CONTROLS:
+            raise Fault(frames.POLICY, f"at most {MOST_CONTROLS} pings a second")
+        if opcode == frames.PING:
+            self.connection.write(frame(frames.PONG, payload))
+
+    def _closed(self, payload: bytes) -> None:
+        """The client closes, or answers our closing."""
+        if not self.closing:
+            try:
+                self.connection.write(close_frame(frames.close_code(payload)))
+            except Fault as fault:
+                return self.close(fault.code, fault.why)
+        self._end()
+        self.connection.force_close()
+        return None
+
+    def close(self, code: int, why: str) -> None:
+        """Say goodbye, and close when the client has answered, or soon."""
+        if self.closing:
+            return
+        self.connection.write(close_frame(code, why))
+        self._end()
+        asyncio.get_running_loop().call_later(LINGER, self.connection.force_close)
+
+    def _end(self) -> None:
+        self.closing = True
+        self.queue.clear()
+        self.subscriptions.end()
+        for task in self.tasks:
+            task.cancel()
+
+    def lost(self) -> None:
+        """See `Carried`."""
+        self._end()
+
+    def ending(self) -> None:
+        """See `Carried`."""
+        self.close(frames.GOING_AWAY, "the server is shutting down")
+
+    def sweep(self, now: float) -> None:
+        """Ping; a client that missed two is gone."""
+        if now - self.pinged < self.connection.patience.ping:
+            return
+        if self.unanswered >= 2 and self.connection.transport is not None:
+            self._end()
+            self.connection.transport.abort()
+        elif not self.closing:
+            self.pinged = now
+            self.unanswered += 1
+            self.connection.write(frame(frames.PING, b""))
+
+    # -- requests
+
+    def work(self) -> None:
+        """Handle what has arrived, as far as may be under way at once, and give others their turn now and then."""
+        queue, connection = self.queue, self.connection
+        left = AT_ONCE
+        while queue and left and self.under_way < MOST_UNDER_WAY and not connection.writing_paused and not self.closing:
+            left -= 1
+            request = queue.popleft()
+            try:
+                self.operations.handle(request)
+            except Problem as problem:
+                self.answer(None if isinstance(request, Refused) else request.id, problem_members(problem))
+        if queue and not left:
+            asyncio.get_running_loop().call_soon(self.work)
+        self.flush()
+        self._read_on(not queue)
+
+    def _read_on(self, wanted: bool) -> None:
+        """Read from the socket only while nothing waits to be handled."""
+        transport = self.connection.transport
+        if transport is not None and wanted is self.paused:
+            self.paused = not wanted
+            if wanted:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
+
+    def resumed(self) -> None:
+        """See `Carried`."""
+        self.subscriptions.resumed()
+        self.work()
+
+    # -- answers
+
+    def answer(self, id: Id | None, members: bytes) -> None:
+        """Answer a request in this tick."""
+        self.out.append(self.tongue.answer(id, members))
+
+    def flush(self) -> None:
+        """Send the answers of this tick."""
+        if self.out:
+            pieces, self.out = self.out, []
+            self.connection.write(self.tongue.message(pieces))
+
+    def written(self, batch: Batch, piece: Any) -> None:
+        """Answer a write when its batch is durable: together with this connection's others in that batch."""
+        group = self.group
+        if group is None or group.batch is not batch:
+            group = self.group = Group(self, batch)
+            batch.answers.append((group, b""))
+        group.pieces.append(piece)
+        self.under_way += 1
+
+    def settled(self, id: Id, members: bytes, error: Exception | None) -> None:
+        """What a request waited for has come: answer it; with an error, that the outcome is another."""
+        self.under_way -= 1
+        if self.closing:
+            return
+        if error is not None:
+            unknown = Problem("unavailable", "whether the change was stored is not known")
+            members = problem_members(error if isinstance(error, Problem) else unknown)
+        self.answer(id, members)
+        if len(self.out) == 1:
+            asyncio.get_running_loop().call_soon(self.work)
+
+    def later(self, id: Id, coroutine: Coroutine[Any, Any, bytes], *, waits: bool = False) -> None:
+        """Answer a request with the members that a coroutine gives, when it does."""
+        if waits and self.waiting >= MOST_UNDER_WAY:
+            coroutine.close()
+            raise Problem("too_many", f"at most {MOST_UNDER_WAY} requests of a connection wait at once")
+        if waits:
+            self.waiting += 1
+        else:
+            self.under_way += 1
+        task = asyncio.get_running_loop().create_task(self._later(id, coroutine, waits))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _later(self, id: Id, coroutine: Coroutine[Any, Any, bytes], waits: bool) -> None:
+        try:
+            members = await coroutine
+        except Problem as problem:
+            members = problem_members(problem)
+        finally:
+            if waits:
+                self.waiting -= 1
+            else:
+                self.under_way -= 1
+        if not self.closing:
+            if members:
+                self.answer(id, members)
+            self.work()
+
+
+class Group:
+    """The writes of one connection in one batch; answered together."""
+
+    __slots__ = ("batch", "pieces", "session")
+
+    def __init__(self, session: Session, batch: Batch) -> None:
+        self.session, self.batch = session, batch
+        self.pieces: list[Any] = []
+
+    def settled(self, data: bytes) -> None:
+        """See `Answering`."""
+        self._told(self.pieces)
+
+    def refused(self, problem: Problem) -> None:
+        """See `Answering`."""
+        tongue, members = self.session.tongue, problem_members(problem)
+        self._told([tongue.answer(tongue.id_of(piece), members) for piece in self.pieces])
+
+    def _told(self, pieces: list[Any]) -> None:
+        session = self.session
+        session.under_way -= len(pieces)
+        if not session.closing:
+            session.out += pieces
+            if session.queue:
+                session.work()
+            else:
+                session.flush()

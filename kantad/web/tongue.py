@@ -1,0 +1,253 @@
+"""The two formats of WebSocket messages: JSON in text frames, MessagePack in binary ones.
+
+A *piece* is one answer in the making; pieces are joined to one message, an array where there are
+several. Requests are typed structs, told apart by `op`, decoded once; what does not decode as a
+whole is looked at one by one, so that each request is answered for itself.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+
+from kantad.values.content import decode_json, encode_json, encode_msgpack
+from kantad.values.errors import Problem
+from kantad.web.body import decode, decoded
+from kantad.web.changes import Asked
+from kantad.web.frames import BINARY, TEXT, frame
+from kantad.web.writing import ConditionRequest
+
+Id = int | float | str
+
+
+class Get(msgspec.Struct, tag_field="op", tag="get", forbid_unknown_fields=True):
+    """Read a value; `rev` and `at` as in section 2."""
+
+    id: Id
+    path: str = ""
+    rev: int | str | None = None
+    at: str | None = None
+
+
+class Keys(msgspec.Struct, tag_field="op", tag="keys", forbid_unknown_fields=True):
+    """Read the keys of an object."""
+
+    id: Id
+    path: str = ""
+    limit: int = 1000
+    after: str | None = None
+    rev: int | str | None = None
+    at: str | None = None
+
+
+class Transact(
+    msgspec.Struct,
+    tag_field="op",
+    tag="transact",
+    forbid_unknown_fields=True,
+    rename={"conditions": "if", "want": "return"},
+):
+    """Propose a change. `id` is the request's; the idempotency key is `key` here."""
+
+    id: Id
+    diff: Any
+    a: str = "transact"
+    u: str | None = None
+    path: str = ""
+    base: int | str | None = None
+    key: str | None = None
+    m: str | None = None
+    ack: Literal["durable", "written", "applied"] | None = None
+    conditions: list[ConditionRequest] = []
+    dry_run: bool = False
+    want: Literal["diff"] | None = None
+
+
+class Subscribe(Asked, tag_field="op", tag="subscribe", forbid_unknown_fields=True, kw_only=True):
+    """Follow changes."""
+
+    id: Id
+
+
+class Unsubscribe(msgspec.Struct, tag_field="op", tag="unsubscribe", forbid_unknown_fields=True):
+    """Follow no more."""
+
+    id: Id
+    sub: Id
+
+
+class Changes(Asked, tag_field="op", tag="changes", forbid_unknown_fields=True, kw_only=True):
+    """List changes."""
+
+    id: Id
+
+
+class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=True):
+    """Ask for the revision."""
+
+    id: Id
+
+
+Request = Get | Keys | Transact | Subscribe | Unsubscribe | Changes | Ping
+
+
+class Refused(msgspec.Struct):
+    """A request that cannot be handled, and what to answer."""
+
+    id: Id | None
+    problem: Problem
+
+
+def problem_members(problem: Problem) -> bytes:
+    """An error as the member `error` of an answer, without the opening brace."""
+    body = problem.body()
+    del body["type"], body["title"]
+    return b'"error":%b}' % encode_json(body)
+
+
+class Tongue(Protocol):
+    """One of the formats."""
+
+    def requests(self, payload: bytes, opcode: int, max_depth: int) -> list[Request | Refused]:
+        """The requests of a message."""
+
+    def answer(self, id: Id | None, members: bytes) -> Any:
+        """An answer with these members, JSON text without the opening brace."""
+
+    def written(self, id: Id, rev: int, cursor: str, ts: str) -> Any:
+        """The answer of a plain write that changed something."""
+
+    def id_of(self, piece: Any) -> Id:
+        """The request that a piece answers."""
+
+    def message(self, pieces: list[Any]) -> bytes:
+        """The frame of these pieces."""
+
+    def events(self, sub: Id) -> "Events":
+        """How the events of a subscription look."""
+
+
+class Events:
+    """A subscription's events in a format; an `Encoding`."""
+
+    def __init__(self, key: Hashable, start: bytes, message: Callable[[list[bytes]], bytes]) -> None:
+        self.kind, self.start, self.message = key, start, message
+
+    @property
+    def key(self) -> Hashable:
+        """See `Encoding`."""
+        return self.kind
+
+    def changes(self, tails: list[bytes]) -> bytes:
+        """See `Encoding`."""
+        start = b'{%b"event":"change",' % self.start
+        return self.message([start + tail for tail in tails])
+
+    def event(self, kind: str, cursor: bytes, members: bytes) -> bytes:
+        """See `Encoding`."""
+        return self.message([b'{%b"event":"%b",%b' % (self.start, kind.encode(), members)])
+
+
+class JsonTongue:
+    """JSON in text frames."""
+
+    def requests(self, payload: bytes, opcode: int, max_depth: int) -> list[Request | Refused]:
+        """See `Tongue`."""
+        if opcode != TEXT:
+            return [Refused(None, Problem("invalid_json", "this connection speaks JSON in text frames"))]
+        return _requests(payload, False, _decode_requests, max_depth)
+
+    def answer(self, id: Id | None, members: bytes) -> bytes:
+        """See `Tongue`."""
+        return b'{"id":%b,%b' % (encode_json(id), members) if members != b"}" else b'{"id":%b}' % encode_json(id)
+
+    def written(self, id: Id, rev: int, cursor: str, ts: str) -> bytes:
+        """See `Tongue`."""
+        mark: Any = id if type(id) is int else encode_json(id).decode()
+        return f'{{"id":{mark},"rev":{rev},"cursor":"{cursor}","ts":"{ts}","changed":true}}'.encode()
+
+    def id_of(self, piece: bytes) -> Id:
+        """See `Tongue`."""
+        id: Id = decode_json(piece)["id"]
+        return id
+
+    def message(self, pieces: list[bytes]) -> bytes:
+        """See `Tongue`."""
+        return frame(TEXT, pieces[0] if len(pieces) == 1 else b"[%b]" % b",".join(pieces))
+
+    def events(self, sub: Id) -> Events:
+        """See `Tongue`."""
+        return Events(("json", sub), b'"sub":%b,' % encode_json(sub), self.message)
+
+
+class MsgpackTongue:
+    """MessagePack in binary frames."""
+
+    def requests(self, payload: bytes, opcode: int, max_depth: int) -> list[Request | Refused]:
+        """See `Tongue`."""
+        if opcode != BINARY:
+            return [Refused(None, Problem("invalid_json", "this connection speaks MessagePack in binary frames"))]
+        return _requests(payload, True, _decode_requests_msgpack, max_depth)
+
+    def answer(self, id: Id | None, members: bytes) -> Any:
+        """See `Tongue`."""
+        return {"id": id, **decode_json(b"{" + members)}
+
+    def written(self, id: Id, rev: int, cursor: str, ts: str) -> Any:
+        """See `Tongue`."""
+        return {"id": id, "rev": rev, "cursor": cursor, "ts": ts, "changed": True}
+
+    def id_of(self, piece: Any) -> Id:
+        """See `Tongue`."""
+        id: Id = piece["id"]
+        return id
+
+    def message(self, pieces: list[Any]) -> bytes:
+        """See `Tongue`."""
+        return frame(BINARY, encode_msgpack(pieces[0] if len(pieces) == 1 else pieces))
+
+    def events(self, sub: Id) -> Events:
+        """See `Tongue`."""
+        return Events(("msgpack", sub), b'"sub":%b,' % encode_json(sub), self._of_texts)
+
+    def _of_texts(self, texts: list[bytes]) -> bytes:
+        return self.message([decode_json(text) for text in texts])
+
+
+_decode_requests = msgspec.json.Decoder(list[Request] | Request).decode
+_decode_requests_msgpack = msgspec.msgpack.Decoder(list[Request] | Request).decode
+
+MOST_LISTED: Final = 64  # characters of what is not known that are repeated
+
+
+def _requests(
+    payload: bytes, msgpack: bool, decoder: Callable[[bytes], Any], max_depth: int
+) -> list[Request | Refused]:
+    try:
+        if msgpack or payload.count(b"{") + payload.count(b"[") > 3 * max_depth + 8:
+            decode(payload, msgpack, max_depth)  # for its depth
+        found = decoder(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Problem):
+        return _one_by_one(payload, msgpack, max_depth)
+    return found if type(found) is list else [found]
+
+
+def _one_by_one(payload: bytes, msgpack: bool, max_depth: int) -> list[Request | Refused]:
+    """The requests of a message of which not all are good."""
+    try:
+        value = decode(payload, msgpack, max_depth)
+    except Problem as problem:
+        return [Refused(None, problem)]
+    found: list[Request | Refused] = []
+    for each in value if type(value) is list else [value]:
+        try:
+            found.append(decoded(_converted, each))
+        except Problem as problem:
+            given = each.get("id") if type(each) is dict else None
+            found.append(Refused(given if type(given) in (int, float, str) else None, problem))
+    return found
+
+
+def _converted(value: Any) -> Request:
+    request: Request = msgspec.convert(value, Request)
+    return request
