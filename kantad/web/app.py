@@ -19,9 +19,11 @@ from kantad.web import operating
 from kantad.web.access import Access
 from kantad.web.answer import Answer, Reply, json_reply, problem_reply
 from kantad.web.connection import Connection
+from kantad.web.handshake import upgrade
 from kantad.web.openapi import document
 from kantad.web.parameters import parse_query
 from kantad.web.reading import get_keys, get_value
+from kantad.web.streams import get_changes
 from kantad.web.writing import Limits, revert, transaction, write_value
 
 logger = logging.getLogger("kantad")
@@ -34,6 +36,8 @@ ROUTES: dict[str, dict[str, str]] = {
     DATA: {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "write", "POST": "write"},
     KEYS: {"GET": "keys", "HEAD": "keys"},
     "/v1/transaction": {"POST": "transaction"},
+    "/v1/changes": {"GET": "changes", "HEAD": "changes"},
+    "/v1/ws": {"GET": "websocket"},
     "/v1/revert": {"POST": "revert"},
     "/v1/status": {"GET": "status", "HEAD": "status"},
     "/v1/snapshot": {"POST": "snapshot"},
@@ -133,6 +137,10 @@ class App:
             return await write_value(engine, request, path, query, self.limits)
         if name == "transaction":
             return await transaction(engine, request, query, self.limits)
+        if name == "changes":
+            return await get_changes(engine, request, query)
+        if name == "websocket":
+            return upgrade(engine, request, query, self.limits)
         if name == "revert":
             return await revert(engine, request, query, self.limits)
         parse_query(query, ())
