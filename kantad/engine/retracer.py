@@ -11,10 +11,12 @@ this process does. One that was killed is replaced; what a new one cannot answer
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from kantad.store.question import LENGTH, Answer, Question, decode_reply, message
@@ -22,7 +24,7 @@ from kantad.values.errors import Problem
 
 logger = logging.getLogger("kantad")
 
-COMMAND: Final = (sys.executable, "-m", "kantad.tools.retrace")
+COMMAND: Final = (sys.executable, "-P", "-m", "kantad.tools.retrace")
 IDLE: Final = 10.0  # seconds after which the process ends
 TIMEOUT: Final = 300.0  # seconds for one answer
 MOST_WAITING: Final = 1000  # questions
@@ -58,7 +60,12 @@ class Worker:
         try:
             with theirs:
                 process = subprocess.Popen(
-                    list(command), stdin=theirs.fileno(), stdout=null, stderr=null, start_new_session=True
+                    list(command),
+                    stdin=theirs.fileno(),
+                    stdout=null,
+                    stderr=null,
+                    env=_environment(),
+                    start_new_session=True,
                 )
         except OSError:
             ours.close()
@@ -188,6 +195,12 @@ class Retracer:
         worker, self.worker = self.worker, None
         if worker is not None:
             await asyncio.shield(worker.end())
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the folder that holds this kantad in front: not another one's, nor what the current folder holds."""
+    here, given = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{given}" if given else here}
 
 
 def _shutting_down() -> Problem:

@@ -47,8 +47,9 @@ async def history(engine: Engine, count: int, seed: int = 1) -> list[tuple[dict[
             continue
         if engine.rev > before:
             points.append((deepcopy(engine.root), engine.micros, cursor(engine.rev, engine.chain)))
-        if engine.rev % 40 == 7:
-            await engine.snapshot()
+            if engine.rev % 40 == 7:
+                await flushed(engine)
+                await engine.snapshot()
     await flushed(engine)
     return points
 
@@ -150,6 +151,22 @@ async def test_a_value_is_given_with_the_types_of_the_file(tmp_path: Any, former
     assert await former.value_at(0, ("a",)) is MISSING
     assert await shown(former, 1, "/a") == {"1": "Ynl0ZXM="}
     await database.stop()
+
+
+async def test_a_file_that_is_not_small_is_never_replayed_here(database: Database) -> None:
+    engine = database.open()
+    put(engine, "/big", ["x" * 100] * 2700)
+    put(engine, "/a", 1)
+    put(engine, "/a", 2)
+    await flushed(engine)
+    assert engine.log.size > former_module.INLINE
+    micros = engine.micros - 1
+    assert await shown(engine.former, 2, "/a") == 1
+    assert await engine.former.value_at(1, ("a",)) is MISSING
+    await database.stop()
+    engine = database.open()
+    assert await engine.former.revision_at(micros) == 2
+    assert (engine.former.answers, engine.former.retracer.started) == (None, 1)
 
 
 async def test_what_is_not_of_this_history_is_refused(database: Database) -> None:
