@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from kantad.values.content import MISSING, check, copied, encode_json, equal, etag
 from kantad.values.diff import SAME
-from kantad.values.effect import assignment, effect, locate, removal, rooted
+from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
 from kantad.values.patch import marshal
 from kantad.values.pointer import Path, format, lookup
@@ -149,6 +149,15 @@ def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: i
     return sub, None
 
 
+def _one_field(old: dict[Any, Any], body: dict[Any, Any], room: int, foreign: bool) -> Any:
+    """`effect` for the commonest patch, one number of an object."""
+    for key, value in body.items():
+        if type(value) is int and -SAFE < value < SAFE and type(key) is str and key[:1] != "$" and not foreign:
+            before = old.get(key)
+            return SAME if type(before) is int and before == value else body
+    return effect(old, body, room, foreign)
+
+
 def written(
     root: dict[str, Any], path: Path, body: Any, put: bool, max_depth: int, foreign: bool
 ) -> tuple[Any, dict[Any, Any], Any]:
@@ -165,7 +174,12 @@ def written(
         return diff, root, diff
     try:
         room = max_depth - len(path)
-        sub = assignment(old, body, room, foreign) if put else effect(old, body, room, foreign)
+        if put:
+            sub = assignment(old, body, room, foreign)
+        elif type(old) is dict and type(body) is dict and len(body) == 1 and room > 0:
+            sub = _one_field(old, body, room, foreign)
+        else:
+            sub = effect(old, body, room, foreign)
     except Problem as problem:
         raise _under(problem, path) from None
     if sub is SAME:

@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
-from kantad.engine.proposal import Ack
+from kantad.engine.proposal import Outcome
 from kantad.engine.visible import Visible
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
@@ -125,7 +125,8 @@ class Operations:
         except Problem as problem:
             return self._refuse(asked.id, problem)
         if batch is None:
-            return self._propose(asked)  # which changes nothing, either
+            same = Outcome(engine.rev, engine.chain, engine.micros, False)
+            return session.proposed(None, engine.rev, asked.id, encode_json(outcome_body(same))[1:])
         mark = cursor(engine.rev, engine.chain)
         return session.written(batch, session.tongue.written(asked.id, engine.rev, mark, time_text(engine.micros)))
 
@@ -138,21 +139,13 @@ class Operations:
         except Problem as problem:
             return self._refuse(asked.id, problem)
         members = encode_json(outcome_body(outcome, diff=asked.dry_run or asked.want == "diff"))[1:]
-        return self._settle_when(proposal.ack, outcome.rev, asked.id, members)
+        return self.session.proposed(proposal.ack, outcome.rev, asked.id, members)
 
     def _refuse(self, id: Id, problem: Problem) -> None:
         """Answer with a problem: one that shows state waits for that state to be acknowledged."""
         if not problem.shows_state:
             raise problem
-        self._settle_when(None, self.engine.rev, id, problem_members(problem))
-
-    def _settle_when(self, ack: Ack | None, rev: int, id: Id, members: bytes) -> None:
-        """Answer when an answer that knows a revision may go out."""
-        session = self.session
-        if self.engine.settle_when(ack, rev, partial(session.settled, id, members)):
-            session.under_way += 1
-        else:
-            session.answer(id, members)
+        self.session.proposed(None, self.engine.rev, id, problem_members(problem))
 
 
 def _members(view: View, now: Visible, shown: Shown) -> bytes:

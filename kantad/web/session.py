@@ -2,8 +2,9 @@
 
 Requests are handled in the order they arrive, so the writes of a connection commit in the order
 sent; what has to wait (the disk, the past, a change to come) is answered when it is through. The
-answers of a tick leave in one message. What a client may have under way is bounded: beyond it the
-socket is not read, and requests that wait for something to happen are refused.
+plain answers to a message leave in one message, what is sent in a tick leaves in one write. What a
+client may have under way is bounded: beyond it the socket is not read, and requests that wait for
+something to happen are refused.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from kantad.engine.engine import Engine
 from kantad.engine.pending import Batch
+from kantad.engine.proposal import Ack
 from kantad.values.errors import Problem
 from kantad.web import frames
 from kantad.web.body import Limits
@@ -38,13 +40,12 @@ class Session:
         "controls",
         "engine",
         "frames",
-        "group",
         "heard",
         "held",
         "limits",
         "opened",
         "operations",
-        "out",
+        "parcel",
         "paused",
         "pinged",
         "queue",
@@ -62,9 +63,8 @@ class Session:
         self.frames = Frames(limits.max_body)
         self.operations = Operations(engine, self)
         self.subscriptions = Subscriptions(engine, self)
-        self.queue: deque[Request | Refused] = deque()  # not handled yet
-        self.out: list[Any] = []  # pieces of answers for this tick
-        self.group: Group | None = None
+        self.queue: deque[Parcel] = deque()  # messages that are not handled yet, or not all of them
+        self.parcel: Parcel | None = None  # what is being handled
         self.tasks: set[asyncio.Task[None]] = set()
         self.under_way = self.waiting = 0
         self.opened = self.closing = self.paused = False
@@ -109,7 +109,7 @@ class Session:
                 if opcode >= frames.PING:
                     self._control(opcode, payload)
                 else:
-                    self.queue.extend(self.tongue.requests(payload, opcode, self.limits.max_depth))
+                    self.queue.append(Parcel(self, self.tongue.requests(payload, opcode, self.limits.max_depth)))
         except Fault as fault:
             return self.close(fault.code, fault.why)
         if self.queue:
@@ -177,18 +177,24 @@ class Session:
 
     def work(self) -> None:
         """Handle what has arrived, as far as may be under way at once, and give others their turn now and then."""
-        queue, connection = self.queue, self.connection
+        queue, connection, handle = self.queue, self.connection, self.operations.handle
         left = AT_ONCE
-        while queue and left and self.under_way < MOST_UNDER_WAY and not connection.writing_paused and not self.closing:
-            left -= 1
-            request = queue.popleft()
-            try:
-                self.operations.handle(request)
-            except Problem as problem:
-                self.answer(None if isinstance(request, Refused) else request.id, problem_members(problem))
-        if queue and not left:
+        while queue and left > 0 and self.under_way < MOST_UNDER_WAY and not connection.writing_paused:
+            parcel = self.parcel = queue[0]
+            upto = min(len(parcel.requests), parcel.place + left, parcel.place + MOST_UNDER_WAY - self.under_way)
+            left -= upto - parcel.place
+            for request in parcel.requests[parcel.place : upto]:
+                try:
+                    handle(request)
+                except Problem as problem:
+                    self.answer(None if type(request) is Refused else request.id, problem_members(problem))
+            parcel.place = upto
+            if upto == len(parcel.requests):
+                queue.popleft()
+                parcel.finished()
+        self.parcel = None
+        if queue and left <= 0:
             asyncio.get_running_loop().call_soon(self.work)
-        self.flush()
         self._read_on(not queue)
 
     def _read_on(self, wanted: bool) -> None:
@@ -209,35 +215,34 @@ class Session:
     # -- answers
 
     def answer(self, id: Id | None, members: bytes) -> None:
-        """Answer a request in this tick."""
-        self.out.append(self.tongue.answer(id, members))
+        """Answer a request: with its message's others while that is handled, later by itself."""
+        piece = self.tongue.answer(id, members)
+        if self.parcel is not None:
+            self.parcel.now.append(piece)
+        else:
+            self.send([piece])
 
-    def flush(self) -> None:
-        """Send the answers of this tick."""
-        if self.out:
-            pieces, self.out = self.out, []
+    def send(self, pieces: list[Any]) -> None:
+        """Send answers in one message. The transport joins the messages of a tick to one write."""
+        if not self.closing:
             self.connection.write(self.tongue.message(pieces))
 
     def written(self, batch: Batch, piece: Any) -> None:
-        """Answer a write when its batch is durable: together with this connection's others in that batch."""
-        group = self.group
-        if group is None or group.batch is not batch:
-            group = self.group = Group(self, batch)
-            batch.answers.append((group, b""))
-        group.pieces.append(piece)
+        """Answer a write when its batch is durable, with the other writes of its message."""
+        assert self.parcel is not None
+        self.parcel.wait(batch, piece)
         self.under_way += 1
 
-    def settled(self, id: Id, members: bytes, error: Exception | None) -> None:
-        """What a request waited for has come: answer it; with an error, that the outcome is another."""
-        self.under_way -= 1
-        if self.closing:
-            return
-        if error is not None:
-            unknown = Problem("unavailable", "whether the change was stored is not known")
-            members = problem_members(error if isinstance(error, Problem) else unknown)
-        self.answer(id, members)
-        if len(self.out) == 1:
-            asyncio.get_running_loop().call_soon(self.work)
+    def proposed(self, ack: Ack | None, rev: int, id: Id, members: bytes) -> None:
+        """Answer a write (or a refusal that shows state) when an answer that knows a revision may go out."""
+        assert self.parcel is not None
+        self.under_way += self.parcel.wait_for(ack, rev, self.tongue.answer(id, members))
+
+    def told(self, count: int) -> None:
+        """So many requests that were under way are answered."""
+        self.under_way -= count
+        if self.queue:
+            self.work()
 
     def later(self, id: Id, coroutine: Coroutine[Any, Any, bytes], *, waits: bool = False) -> None:
         """Answer a request with the members that a coroutine gives, when it does."""
@@ -262,36 +267,88 @@ class Session:
                 self.waiting -= 1
             else:
                 self.under_way -= 1
-        if not self.closing:
-            if members:
-                self.answer(id, members)
+        if members:
+            self.send([self.tongue.answer(id, members)])
+        if self.queue and not self.closing:
             self.work()
 
 
-class Group:
-    """The writes of one connection in one batch; answered together."""
+class Parcel:
+    """The requests of one message: how far they are handled, and the answers that leave together."""
 
-    __slots__ = ("batch", "pieces", "session")
+    __slots__ = ("left", "now", "parts", "place", "requests", "session")
 
-    def __init__(self, session: Session, batch: Batch) -> None:
-        self.session, self.batch = session, batch
+    def __init__(self, session: Session, requests: list[Request | Refused]) -> None:
+        self.session, self.requests = session, requests
+        self.place = 0  # of the next to be handled
+        self.now: list[Any] = []  # answers that wait for nothing
+        self.parts: list[Part] = []  # answers of plain writes
+        self.left = 1  # what these wait for: their batches, and that all requests are handled
+
+    def wait(self, batch: Batch, piece: Any) -> None:
+        """Answer a write when its batch is durable."""
+        if not self.parts or self.parts[-1].batch is not batch:
+            part = Part(self, batch)
+            self.parts.append(part)
+            self.left += 1
+            batch.answers.append((part, b""))
+        self.parts[-1].pieces.append(piece)
+
+    def wait_for(self, ack: Ack | None, rev: int, piece: Any) -> bool:
+        """Answer another write when a revision is acknowledged; False where that is now."""
+        last = self.parts[-1] if self.parts else None
+        if last is not None and last.waits_for == (ack, rev):
+            last.pieces.append(piece)
+            return True
+        part = Part(self, None)
+        part.waits_for = (ack, rev)
+        if not self.session.engine.settle_when(ack, rev, part.settle):
+            self.now.append(piece)
+            return False
+        part.pieces.append(piece)
+        self.parts.append(part)
+        self.left += 1
+        return True
+
+    def finished(self) -> None:
+        """All of them are handled."""
+        if self.now:
+            self.session.send(self.now)
+        self.one_less()
+
+    def one_less(self) -> None:
+        """One thing less to wait for."""
+        self.left -= 1
+        if not self.left and self.parts:
+            pieces = self.parts[0].pieces if len(self.parts) == 1 else [x for part in self.parts for x in part.pieces]
+            self.session.send(pieces)
+
+
+class Part:
+    """Writes of one message that are settled together: the plain ones of one batch, or another one; an `Answering`."""
+
+    __slots__ = ("batch", "parcel", "pieces", "waits_for")
+
+    def __init__(self, parcel: Parcel, batch: Batch | None) -> None:
+        self.parcel, self.batch = parcel, batch
+        self.waits_for: tuple[Ack | None, int] | None = None  # the acknowledgement of a revision, not a batch
         self.pieces: list[Any] = []
 
     def settled(self, data: bytes) -> None:
         """See `Answering`."""
-        self._told(self.pieces)
+        self.parcel.one_less()
+        self.parcel.session.told(len(self.pieces))
 
     def refused(self, problem: Problem) -> None:
         """See `Answering`."""
-        tongue, members = self.session.tongue, problem_members(problem)
-        self._told([tongue.answer(tongue.id_of(piece), members) for piece in self.pieces])
+        tongue, members = self.parcel.session.tongue, problem_members(problem)
+        self.pieces = [tongue.answer(tongue.id_of(piece), members) for piece in self.pieces]
+        self.settled(b"")
 
-    def _told(self, pieces: list[Any]) -> None:
-        session = self.session
-        session.under_way -= len(pieces)
-        if not session.closing:
-            session.out += pieces
-            if session.queue:
-                session.work()
-            else:
-                session.flush()
+    def settle(self, error: Exception | None) -> None:
+        """See `Settle`."""
+        if error is None:
+            self.settled(b"")
+        else:
+            unknown = Problem("unavailable", "whether the change was stored is not known")
+            self.refused(error if isinstance(error, Problem) else unknown)

@@ -85,8 +85,7 @@ class Subscriptions:
         )
         subscription.reader = reader
         self.by_id[sub] = subscription
-        session.answer(asked.id, self._members(sub, position, start))
-        session.flush()  # events come behind it
+        session.answer(asked.id, self._members(sub, position, start))  # events come behind it
         engine.feeds.add(reader)
 
     def _members(self, sub: Id, position: int, start: Start) -> bytes:

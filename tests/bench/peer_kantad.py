@@ -10,6 +10,7 @@ machine's speed drifts. Give `kantad,fast=0` for the plain path, `kantad,format=
 import argparse
 import json
 import os
+import random
 import shutil
 import sys
 import urllib.request
@@ -46,6 +47,7 @@ class Peer:
 
     def load(self, n: int) -> None:
         """Put n users."""
+        self.n = n
         for start in range(0, n, 20_000):
             users = {w.uid(i): w.user(i) for i in range(start, min(n, start + 20_000))}
             self.ask("PATCH", "/v1/data", {"users": users})
@@ -74,7 +76,55 @@ class Peer:
                 "http", self.port, [w.http("GET", "/v1/data/users/" + w.uid(i), port=self.port) for i, _ in picks]
             ),
         }
+        up = [w.ws_upgrade("/v1/ws", self.port)]
+
+        def change(
+            j: int, place: int
+        ) -> dict[str, object]:  # on every other lap another value: no write is for nothing
+            i, age = picks[place % len(picks)]
+            lap = place // len(picks)
+            return {"id": j, "op": "transact", "path": "/users/" + w.uid(i), "diff": {"age": age + lap}}
+
+        def get(j: int, place: int) -> dict[str, object]:
+            return {"id": j, "op": "get", "path": "/users/" + w.uid(picks[place % len(picks)][0])}
+
+        for test, make_one in ((kind, change), ("read", get)):
+            laps = 2 * len(picks)
+            singles = [w.ws_frame(json.dumps(make_one(j % 1000, j))) for j in range(laps)]
+            self.tests[f"{test}:ws"] = w.Load("ws", self.port, singles, up)
+            self.tests[f"{test}:ws_pipe16"] = w.Load("ws", self.port, singles, up, depth=16)
+            for b in (16, 64):
+                frames = [w.ws_frame(json.dumps([make_one(j, s * b + j) for j in range(b)])) for s in range(laps // b)]
+                self.tests[f"{test}:ws_batch{b}"] = w.Load("ws", self.port, frames, up, per=b)
         return self.tests
+
+    def fan(self) -> object:
+        """The feed test: a writer on one WebSocket, a swarm of subscribers on others."""
+        connection, chosen = w.Conn(self.port), random.Random(5)
+        connection.send(w.ws_upgrade("/v1/ws", self.port))
+        connection.until(b"\r\n\r\n")
+
+        def send(sequence: int) -> None:
+            path = "/users/" + w.uid(chosen.randrange(self.n))
+            change = {"id": 1, "op": "transact", "path": path, "diff": {"age": f"@@@{sequence:012d}"}}
+            connection.send(w.ws_frame(json.dumps(change)))
+
+        def reply() -> None:
+            head = connection.exact(2)
+            connection.exact(head[1] if head[1] < 126 else int.from_bytes(connection.exact(2), "big"))
+
+        def publish(sequence: int) -> None:
+            send(sequence)
+            reply()
+
+        def burst(sequence: int, count: int) -> None:
+            for number in range(count):
+                send(sequence + number)
+            for _ in range(count):
+                reply()
+
+        subscribe = w.ws_frame(json.dumps({"id": 1, "op": "subscribe"}))
+        return w.Fan("ws", self.port, [w.ws_upgrade("/v1/ws", self.port), subscribe], publish, burst=burst)
 
     def stop(self) -> None:
         """Stop it and remove its folder."""
@@ -98,6 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--secs", type=float, default=1.5)
     parser.add_argument("--conns", type=int, nargs="*", default=[64])
+    parser.add_argument("--fan", type=int, nargs="*", default=[], help="subscribers of the feed test")
     parser.add_argument(
         "--tests",
         nargs="*",
@@ -112,6 +163,10 @@ def main() -> None:
             peer.start()
             peer.load(asked.n)
         for number in range(asked.rounds):
+            for conns in asked.fan:
+                for peer in peers:
+                    if (fan := peer.fan()) is not None:
+                        rows.append(w.run_fan(peer, fan, conns, rnd=number))
             for conns in asked.conns:
                 for test in asked.tests:
                     for peer in peers:
