@@ -1,10 +1,13 @@
 """The docs say what is there: routes, flags, codes, commands, links; and their examples answer what they show."""
 
+import importlib.util
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +33,7 @@ SET_UP = (
 
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```sh (run|server)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_PROGRAM = re.compile(r"^```python\n((?:(?!```).)*^asyncio\.run\(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -166,3 +170,24 @@ def test_the_quickstart_answers_what_it_shows(run: Callable[..., Running], tmp_p
             expected = [line[5:] for line in block.splitlines() if line.startswith("# => ")]
             missing = answered(done.stdout, expected)
             assert not missing, f"{missing}\nis not in\n{done.stdout}"
+
+
+@pytest.mark.parametrize("program", _PROGRAM.findall((ROOT / "docs" / "client.md").read_text()))
+def test_a_program_on_the_clients_page_says_what_it_reads(
+    program: str, run: Callable[..., Running], tmp_path: Path
+) -> None:
+    needed = re.findall(r"^(?:import|from) (aiohttp|websockets)", program, re.MULTILINE)
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"needs {missing[0]}")
+    address = run("--db", "data.kantadb", "--port", "0").ready()[2]
+    (tmp_path / "program.py").write_text(program.replace("127.0.0.1:8700", address.removeprefix("http://")))
+    command, environment = [sys.executable, tmp_path / "program.py"], {**os.environ, "no_proxy": "*"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as started:
+        impatience = threading.Timer(30.0, started.kill)
+        impatience.start()
+        try:
+            assert started.stdout is not None
+            assert '"rev"' in (line := started.stdout.readline()) or "'rev'" in line
+        finally:
+            impatience.cancel()
+            started.kill()
