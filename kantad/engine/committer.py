@@ -117,6 +117,21 @@ class Committer:
             self.timer = self.loop.call_later(self.interval, self._flush_late)
         return batch
 
+    def add_all(self, changes: list[Applied]) -> Batch:
+        """`add` for several, under a policy that is not `applied`."""
+        batch = self.open
+        fresh = not batch.changes
+        batch.changes += changes
+        self.group = self.group or changes[0].rev
+        self.pending += len(changes)
+        self.open_bytes += sum([len(change.payload) for change in changes])
+        if len(batch.changes) >= RIPE:
+            self.due = True
+            self._nudge()
+        elif fresh:
+            self.loop.call_soon(self._ripen)
+        return batch
+
     def _ripen(self) -> None:
         """The loop is through with what had arrived: the open batch may go."""
         with self.lock:
@@ -365,8 +380,8 @@ class Committer:
         """Tell all who wait for a batch that it did not come to be (or that nobody knows)."""
         answers, waiting = batch.answers, [*batch.waiting_written, *(settle for _, settle in batch.waiting)]
         batch.answers, batch.waiting_written, batch.waiting = [], [], []
-        for connection, _ in answers:
-            connection.refused(problem)
+        for connection, data in answers:
+            connection.refused(problem, data)
         for settle in waiting:
             settle(problem)
 

@@ -39,8 +39,8 @@ class Answering(Protocol):
     def settled(self, data: bytes) -> None:
         """Send the answer."""
 
-    def refused(self, problem: Problem) -> None:
-        """Send a problem instead."""
+    def refused(self, problem: Problem, data: bytes) -> None:
+        """Send a problem instead of the answer."""
 
 
 class Batch:

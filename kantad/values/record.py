@@ -109,6 +109,9 @@ def parse_cursor(text: str | int, name: str) -> tuple[int, str | None]:
     raise Problem("invalid_parameter", f"{name} is a revision or a cursor", parameter=name)
 
 
+Series = Callable[[Any, bytes, int], tuple[bytes, bytes]]  # diff, chain, b: the payload and the chain after it
+
+
 class Codec(Protocol):
     """How records are encoded; times are microseconds since the epoch, `diff` is a patch."""
 
@@ -148,6 +151,9 @@ class Codec(Protocol):
         ids: list[list[Any]] | None = None,
     ) -> bytes:
         """The payload of a snapshot record."""
+
+    def series(self, micros: int, a: str, v: int) -> Series:
+        """`change` for several that have all but patch, chain and `b` in common."""
 
     def hashed(self, payload: bytes) -> bytes:
         """The part of a change payload that enters the chain: all before `h`, or all where there is none."""
@@ -203,6 +209,18 @@ class JsonCodec:
         )
         chain = blake3(chain + hashed).digest(length=8)
         return hashed + f',"h":"{chain.hex()}"}}'.encode(), chain
+
+    def series(self, micros: int, a: str, v: int) -> Series:
+        """See Codec."""
+        optional = _optional(v, None, None, None, None) if v else b""
+        start = b'{"ts":"%b","a":%b%b,"diff":' % (time_text(micros).encode(), _quoted(a), optional)
+
+        def change(diff: Any, chain: bytes, b: int) -> tuple[bytes, bytes]:
+            hashed = b'%b%b,"b":%d' % (start, encode_json(diff), b) if b else start + encode_json(diff)
+            chain = blake3(chain + hashed).digest(length=8)
+            return hashed + f',"h":"{chain.hex()}"}}'.encode(), chain
+
+        return change
 
     def snapshot(
         self,
@@ -318,6 +336,10 @@ class MsgpackCodec:
         hashed = encode_msgpack(fields)[: -self.H_LENGTH]
         chain = blake3(chain + hashed).digest(length=8)
         return b"%b\xa1h\xb0%b" % (hashed, chain.hex().encode()), chain
+
+    def series(self, micros: int, a: str, v: int) -> Series:
+        """See Codec."""
+        return lambda diff, chain, b: self.change(micros, a, diff, chain, v=v, b=b)
 
     def snapshot(
         self,

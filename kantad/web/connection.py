@@ -180,7 +180,7 @@ class Connection(RequestHandler):
                     self.transport.resume_reading()
                 self.data_received(held)
 
-    def refused(self, problem: Problem) -> None:
+    def refused(self, problem: Problem, data: bytes) -> None:
         """Answer the fast request that waited with a problem."""
         reply = problem_reply(problem)
         self.settled(render(reply.status, reply.headers, reply.body))

@@ -25,6 +25,7 @@ TOO_BIG: Final = 1009
 MOST_FRAGMENTS: Final = 16_384  # of one message
 
 _EMPTY: Final = bytes(4)
+_WHOLE: Final = (0x80 | TEXT, 0x80 | BINARY)  # the first byte of a message in one frame
 _OWN_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
@@ -68,6 +69,8 @@ class Frames:
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that are whole now; raises `Fault`."""
+        if not self.pieces and self.fragments is None and (message := self._only(data)) is not None:
+            return [message]
         if self.pieces:
             self.pieces.append(data)
             self.missing -= len(data)
@@ -88,6 +91,25 @@ class Frames:
                 found.append(message)
             place = head.end
         return found
+
+    def _only(self, data: bytes) -> Message | None:
+        """The message of data that is one whole frame of the commonest kind; else None, and nothing is said of it."""
+        size = len(data)
+        if size < 6 or data[0] not in _WHOLE:
+            return None
+        length, start = data[1] - 0x80, 6
+        if length == 126:
+            length, start = int.from_bytes(data[2:4], "big"), 8
+            if length < 126:
+                return None
+        if size != start + length or length > self.most:
+            return None
+        mask, payload = data[start - 4 : start], data[start:]
+        if mask != _EMPTY:
+            payload = masked(payload, mask)
+        if data[0] == _WHOLE[0] and not payload.isascii():
+            check_text(payload)
+        return Message(data[0] & 0x0F, payload)
 
     def _head(self, data: bytes, place: int) -> Head | None:
         """The head of the frame that begins at a place; None if there is not all of it. Raises `Fault`."""
@@ -182,6 +204,11 @@ def frame(opcode: int, payload: bytes) -> bytes:
     if size < 1 << 16:
         return b"%c\x7e%b%b" % (0x80 | opcode, size.to_bytes(2, "big"), payload)
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
+
+
+def payload_of(data: bytes) -> bytes:
+    """The payload of a server's frame."""
+    return data[{126: 4, 127: 10}.get(data[1], 2) :]
 
 
 def close_frame(code: int, why: str = "") -> bytes:

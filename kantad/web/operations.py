@@ -4,16 +4,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
+from kantad.engine.lane import write_all
 from kantad.engine.proposal import Outcome
 from kantad.engine.visible import Visible
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
 from kantad.values.moment import time_text
 from kantad.values.pointer import Path, format, parse
-from kantad.values.record import cursor
+from kantad.values.recent import Recent
 from kantad.values.view import Shown, View, show
 from kantad.web.changes import list_changes, start_of
-from kantad.web.parameters import label, moment
 from kantad.web.past import PAST, earlier
 from kantad.web.reading import MOST_KEYS
 from kantad.web.tongue import (
@@ -31,6 +31,8 @@ from kantad.web.tongue import (
 )
 from kantad.web.writing import TransactionRequest, outcome_body, proposal_of
 
+LONGEST_KEPT = 256  # characters of a pointer
+
 if TYPE_CHECKING:
     from kantad.web.session import Session
 
@@ -42,6 +44,49 @@ class Operations:
 
     def __init__(self, engine: Engine, session: "Session") -> None:
         self.engine, self.session = engine, session
+
+    def handle_all(self, requests: list[Request | Refused]) -> None:
+        """Handle requests in order: plain writes that stand together in one step."""
+        lane: list[Transact] = []
+        for request in requests:
+            if type(request) is Transact and self._is_plain(request):
+                lane.append(request)
+                continue
+            if lane:
+                self.write_all(lane)
+                lane = []
+            try:
+                self.handle(request)
+            except Problem as problem:
+                self.session.answer(None if type(request) is Refused else request.id, problem_members(problem))
+        if lane:
+            self.write_all(lane)
+
+    def handle_one(self, request: Request | Refused) -> bool:
+        """Handle the one request of a message; False, with nothing done, where it is not a plain one."""
+        session, engine = self.session, self.engine
+        if type(request) is Transact:
+            if not self._is_plain(request):
+                return False
+            try:
+                batch = engine.write(_path(request.path), request.diff, "patch", "transact")
+            except Problem as problem:
+                if problem.shows_state:
+                    return False  # once more, with its answer in line
+                session.answer(request.id, problem_members(problem))
+                return True
+            if batch is None:
+                return False
+            change = batch.changes[-1]
+            pieces = session.tongue.written([request.id], [change], time_text(engine.micros))
+            batch.answers.append((session, session.tongue.message(pieces)))
+            session.under_way += 1
+            return True
+        try:
+            self.handle(request)
+        except Problem as problem:
+            session.answer(None if type(request) is Refused else request.id, problem_members(problem))
+        return True
 
     def handle(self, request: Request | Refused) -> None:
         """Do what is asked for, and answer now or later; raises the `Problem` to answer with now."""
@@ -71,7 +116,7 @@ class Operations:
 
     def read(self, asked: Get | Keys, view: View) -> None:
         """Answer with what a path shows now, or showed at the revision or moment that is asked for."""
-        path = parse(asked.path)
+        path = _path(asked.path)
         given = {name: str(value) for name in PAST if (value := getattr(asked, name)) is not None}
         if given:
             self.session.later(asked.id, self._earlier(given, path, view))
@@ -112,26 +157,55 @@ class Operations:
 
     # -- writing
 
+    def _is_plain(self, asked: Transact) -> bool:
+        """Whether a proposal is a patch and nothing else."""
+        return (
+            asked.base is None
+            and asked.key is None
+            and asked.ack is None
+            and not asked.conditions
+            and asked.u is None
+            and asked.m is None
+            and asked.a == "transact"
+            and asked.want is None
+            and not asked.dry_run
+            and self.engine.policy == "durable"
+        )
+
+    def write_all(self, lane: list[Transact]) -> None:
+        """Plain proposals: their answers wait for the batch."""
+        engine, session = self.engine, self.session
+        writes, asked_for = [], []
+        for asked in lane:
+            try:
+                path = _path(asked.path)
+            except Problem as problem:
+                session.answer(asked.id, problem_members(problem))
+                continue
+            writes.append((path, asked.diff))
+            asked_for.append(asked.id)
+        try:
+            batch, results = write_all(engine, writes, "transact")
+        except Problem as problem:
+            members = problem_members(problem)
+            for id in asked_for:
+                session.answer(id, members)
+            return
+        if batch is not None:
+            session.written(batch, session.tongue.written(asked_for, results, time_text(engine.micros)))
+        for id, result in zip(asked_for, results, strict=True):
+            if result is None:
+                session.proposed(None, engine.rev, id, self._unchanged())
+            elif isinstance(result, Problem):
+                self._refuse(id, result)
+
+    def _unchanged(self) -> bytes:
+        """The answer of a write that altered nothing."""
+        engine = self.engine
+        return encode_json(outcome_body(Outcome(engine.rev, engine.chain, engine.micros, False)))[1:]
+
     def transact(self, asked: Transact) -> None:
         """Propose a change; the answer waits for its acknowledgement."""
-        engine, session = self.engine, self.session
-        special = asked.conditions or asked.dry_run or asked.base is not None or asked.key or asked.want or asked.ack
-        if special or engine.policy != "durable":
-            return self._propose(asked)
-        action = asked.a if asked.a == "transact" else label(asked.a, "a")
-        user = None if asked.u is None else label(asked.u, "u")
-        try:
-            batch = engine.write(parse(asked.path), asked.diff, "patch", action, user, moment(asked.m, "m"))
-        except Problem as problem:
-            return self._refuse(asked.id, problem)
-        if batch is None:
-            same = Outcome(engine.rev, engine.chain, engine.micros, False)
-            return session.proposed(None, engine.rev, asked.id, encode_json(outcome_body(same))[1:])
-        mark = cursor(engine.rev, engine.chain)
-        return session.written(batch, session.tongue.written(asked.id, engine.rev, mark, time_text(engine.micros)))
-
-    def _propose(self, asked: Transact) -> None:
-        """The general form."""
         engine = self.engine
         proposal = proposal_of(transaction_of(asked), None, engine.foreign)
         try:
@@ -143,9 +217,23 @@ class Operations:
 
     def _refuse(self, id: Id, problem: Problem) -> None:
         """Answer with a problem: one that shows state waits for that state to be acknowledged."""
-        if not problem.shows_state:
-            raise problem
-        self.session.proposed(None, self.engine.rev, id, problem_members(problem))
+        if problem.shows_state:
+            self.session.proposed(None, self.engine.rev, id, problem_members(problem))
+        else:
+            self.session.answer(id, problem_members(problem))
+
+
+_paths: Recent[str, Path] = Recent(16_384)
+
+
+def _path(pointer: str) -> Path:
+    """`parse`; the same are asked for again."""
+    path = _paths.young.get(pointer) or _paths.older(pointer)
+    if path is None:
+        path = parse(pointer)
+        if len(pointer) <= LONGEST_KEPT:
+            _paths.keep(pointer, path)
+    return path
 
 
 def _members(view: View, now: Visible, shown: Shown) -> bytes:

@@ -109,12 +109,19 @@ class Session:
                 if opcode >= frames.PING:
                     self._control(opcode, payload)
                 else:
-                    self.queue.append(Parcel(self, self.tongue.requests(payload, opcode, self.limits.max_depth)))
+                    self._arrived(self.tongue.requests(payload, opcode, self.limits.max_depth))
         except Fault as fault:
             return self.close(fault.code, fault.why)
         if self.queue:
             self.work()
         return None
+
+    def _arrived(self, requests: list[Request | Refused]) -> None:
+        """A message: one plain request is handled at once, all else in its turn."""
+        free = not self.queue and self.under_way < MOST_UNDER_WAY and not self.connection.writing_paused
+        if free and len(requests) == 1 and self.operations.handle_one(requests[0]):
+            return
+        self.queue.append(Parcel(self, requests))
 
     def _control(self, opcode: int, payload: bytes) -> None:
         """A ping or a pong."""
@@ -177,17 +184,13 @@ class Session:
 
     def work(self) -> None:
         """Handle what has arrived, as far as may be under way at once, and give others their turn now and then."""
-        queue, connection, handle = self.queue, self.connection, self.operations.handle
+        queue, connection, handle_all = self.queue, self.connection, self.operations.handle_all
         left = AT_ONCE
         while queue and left > 0 and self.under_way < MOST_UNDER_WAY and not connection.writing_paused:
             parcel = self.parcel = queue[0]
             upto = min(len(parcel.requests), parcel.place + left, parcel.place + MOST_UNDER_WAY - self.under_way)
             left -= upto - parcel.place
-            for request in parcel.requests[parcel.place : upto]:
-                try:
-                    handle(request)
-                except Problem as problem:
-                    self.answer(None if type(request) is Refused else request.id, problem_members(problem))
+            handle_all(parcel.requests[parcel.place : upto])
             parcel.place = upto
             if upto == len(parcel.requests):
                 queue.popleft()
@@ -227,16 +230,26 @@ class Session:
         if not self.closing:
             self.connection.write(self.tongue.message(pieces))
 
-    def written(self, batch: Batch, piece: Any) -> None:
-        """Answer a write when its batch is durable, with the other writes of its message."""
+    def written(self, batch: Batch, pieces: list[Any]) -> None:
+        """Answer writes when their batch is durable, with the other writes of their message."""
         assert self.parcel is not None
-        self.parcel.wait(batch, piece)
-        self.under_way += 1
+        self.parcel.wait(batch, pieces)
+        self.under_way += len(pieces)
 
     def proposed(self, ack: Ack | None, rev: int, id: Id, members: bytes) -> None:
         """Answer a write (or a refusal that shows state) when an answer that knows a revision may go out."""
         assert self.parcel is not None
         self.under_way += self.parcel.wait_for(ack, rev, self.tongue.answer(id, members))
+
+    def settled(self, data: bytes) -> None:
+        """See `Answering`: the one write of a message."""
+        self.connection.write(data)
+        self.told(1)
+
+    def refused(self, problem: Problem, data: bytes) -> None:
+        """See `Answering`."""
+        self.send([self.tongue.answer(self.tongue.id_of_message(data), problem_members(problem))])
+        self.told(1)
 
     def told(self, count: int) -> None:
         """So many requests that were under way are answered."""
@@ -285,14 +298,12 @@ class Parcel:
         self.parts: list[Part] = []  # answers of plain writes
         self.left = 1  # what these wait for: their batches, and that all requests are handled
 
-    def wait(self, batch: Batch, piece: Any) -> None:
-        """Answer a write when its batch is durable."""
-        if not self.parts or self.parts[-1].batch is not batch:
-            part = Part(self, batch)
-            self.parts.append(part)
-            self.left += 1
-            batch.answers.append((part, b""))
-        self.parts[-1].pieces.append(piece)
+    def wait(self, batch: Batch, pieces: list[Any]) -> None:
+        """Answer writes when their batch is durable."""
+        part = Part(self, pieces)
+        self.parts.append(part)
+        self.left += 1
+        batch.answers.append((part, b""))
 
     def wait_for(self, ack: Ack | None, rev: int, piece: Any) -> bool:
         """Answer another write when a revision is acknowledged; False where that is now."""
@@ -300,12 +311,11 @@ class Parcel:
         if last is not None and last.waits_for == (ack, rev):
             last.pieces.append(piece)
             return True
-        part = Part(self, None)
+        part = Part(self, [piece])
         part.waits_for = (ack, rev)
         if not self.session.engine.settle_when(ack, rev, part.settle):
             self.now.append(piece)
             return False
-        part.pieces.append(piece)
         self.parts.append(part)
         self.left += 1
         return True
@@ -327,19 +337,18 @@ class Parcel:
 class Part:
     """Writes of one message that are settled together: the plain ones of one batch, or another one; an `Answering`."""
 
-    __slots__ = ("batch", "parcel", "pieces", "waits_for")
+    __slots__ = ("parcel", "pieces", "waits_for")
 
-    def __init__(self, parcel: Parcel, batch: Batch | None) -> None:
-        self.parcel, self.batch = parcel, batch
+    def __init__(self, parcel: Parcel, pieces: list[Any]) -> None:
+        self.parcel, self.pieces = parcel, pieces
         self.waits_for: tuple[Ack | None, int] | None = None  # the acknowledgement of a revision, not a batch
-        self.pieces: list[Any] = []
 
     def settled(self, data: bytes) -> None:
         """See `Answering`."""
         self.parcel.one_less()
         self.parcel.session.told(len(self.pieces))
 
-    def refused(self, problem: Problem) -> None:
+    def refused(self, problem: Problem, data: bytes) -> None:
         """See `Answering`."""
         tongue, members = self.parcel.session.tongue, problem_members(problem)
         self.pieces = [tongue.answer(tongue.id_of(piece), members) for piece in self.pieces]
@@ -351,4 +360,4 @@ class Part:
             self.settled(b"")
         else:
             unknown = Problem("unavailable", "whether the change was stored is not known")
-            self.refused(error if isinstance(error, Problem) else unknown)
+            self.refused(error if isinstance(error, Problem) else unknown, b"")

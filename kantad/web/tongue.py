@@ -10,11 +10,14 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
+from kantad.engine.lane import Result
+from kantad.engine.pending import Applied
 from kantad.values.content import decode_json, encode_json, encode_msgpack
 from kantad.values.errors import Problem
+from kantad.values.record import cursor
 from kantad.web.body import decode, decoded
 from kantad.web.changes import Asked
-from kantad.web.frames import BINARY, TEXT, frame
+from kantad.web.frames import BINARY, TEXT, frame, payload_of
 from kantad.web.writing import ConditionRequest
 
 Id = int | float | str
@@ -114,11 +117,14 @@ class Tongue(Protocol):
     def answer(self, id: Id | None, members: bytes) -> Any:
         """An answer with these members, JSON text without the opening brace."""
 
-    def written(self, id: Id, rev: int, cursor: str, ts: str) -> Any:
-        """The answer of a plain write that changed something."""
+    def written(self, ids: list[Id], results: list[Result], ts: str) -> list[Any]:
+        """The answers of those plain writes that changed something."""
 
     def id_of(self, piece: Any) -> Id:
         """The request that a piece answers."""
+
+    def id_of_message(self, message: bytes) -> Id:
+        """The request that a message of one piece answers."""
 
     def message(self, pieces: list[Any]) -> bytes:
         """The frame of these pieces."""
@@ -161,15 +167,24 @@ class JsonTongue:
         """See `Tongue`."""
         return b'{"id":%b,%b' % (encode_json(id), members) if members != b"}" else b'{"id":%b}' % encode_json(id)
 
-    def written(self, id: Id, rev: int, cursor: str, ts: str) -> bytes:
+    def written(self, ids: list[Id], results: list[Result], ts: str) -> list[bytes]:
         """See `Tongue`."""
-        mark: Any = id if type(id) is int else encode_json(id).decode()
-        return f'{{"id":{mark},"rev":{rev},"cursor":"{cursor}","ts":"{ts}","changed":true}}'.encode()
+        found, end = [], f'","ts":"{ts}","changed":true}}'
+        for id, change in zip(ids, results, strict=True):
+            if type(change) is Applied:
+                mark: Any = id if type(id) is int else encode_json(id).decode()
+                rev = change.rev
+                found.append(f'{{"id":{mark},"rev":{rev},"cursor":"{rev}-{change.chain.hex()}{end}'.encode())
+        return found
 
     def id_of(self, piece: bytes) -> Id:
         """See `Tongue`."""
         id: Id = decode_json(piece)["id"]
         return id
+
+    def id_of_message(self, message: bytes) -> Id:
+        """See `Tongue`."""
+        return self.id_of(payload_of(message))
 
     def message(self, pieces: list[bytes]) -> bytes:
         """See `Tongue`."""
@@ -193,14 +208,22 @@ class MsgpackTongue:
         """See `Tongue`."""
         return {"id": id, **decode_json(b"{" + members)}
 
-    def written(self, id: Id, rev: int, cursor: str, ts: str) -> Any:
+    def written(self, ids: list[Id], results: list[Result], ts: str) -> list[Any]:
         """See `Tongue`."""
-        return {"id": id, "rev": rev, "cursor": cursor, "ts": ts, "changed": True}
+        return [
+            {"id": id, "rev": change.rev, "cursor": cursor(change.rev, change.chain), "ts": ts, "changed": True}
+            for id, change in zip(ids, results, strict=True)
+            if type(change) is Applied
+        ]
 
     def id_of(self, piece: Any) -> Id:
         """See `Tongue`."""
         id: Id = piece["id"]
         return id
+
+    def id_of_message(self, message: bytes) -> Id:
+        """See `Tongue`."""
+        return self.id_of(decode_msgpack(payload_of(message)))
 
     def message(self, pieces: list[Any]) -> bytes:
         """See `Tongue`."""
@@ -214,6 +237,7 @@ class MsgpackTongue:
         return self.message([decode_json(text) for text in texts])
 
 
+decode_msgpack = msgspec.msgpack.Decoder().decode
 _decode_requests = msgspec.json.Decoder(list[Request] | Request).decode
 _decode_requests_msgpack = msgspec.msgpack.Decoder(list[Request] | Request).decode
 
