@@ -181,7 +181,7 @@ def test_a_program_on_the_clients_page_says_what_it_reads(
         pytest.skip(f"needs {missing[0]}")
     address = run("--db", "data.kantadb", "--port", "0").ready()[2]
     (tmp_path / "program.py").write_text(program.replace("127.0.0.1:8700", address.removeprefix("http://")))
-    command, environment = [sys.executable, tmp_path / "program.py"], {**os.environ, "no_proxy": "*"}
+    command, environment = [sys.executable, str(tmp_path / "program.py")], {**os.environ, "no_proxy": "*"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as started:
         impatience = threading.Timer(30.0, started.kill)
         impatience.start()
