@@ -294,10 +294,7 @@ class Committer:
         if batch.sync:
             self.unsynced = False
             self.owner.synced(batch.snapshot is not None)
-        for connection, data in batch.answers:
-            connection.settled(data)
-        for settle in [*batch.waiting_written, *(settle for _, settle in batch.waiting)]:
-            settle(None)
+        batch.settle()
         if self.unsynced and self.timer is None:
             self.timer = self.loop.call_later(self.interval, self._flush_late)
 
@@ -362,7 +359,7 @@ class Committer:
         else:
             self.owner.snapshot_failed()
         for each in lost:
-            self._refuse(each, problem)
+            each.refuse(problem)
         self._refuse_snapshots(problem)
         self._let_go()
 
@@ -375,15 +372,6 @@ class Committer:
         if self.open.waiting:
             self.open.sync = self.due = True
             self._nudge()
-
-    def _refuse(self, batch: Batch, problem: Problem) -> None:
-        """Tell all who wait for a batch that it did not come to be (or that nobody knows)."""
-        answers, waiting = batch.answers, [*batch.waiting_written, *(settle for _, settle in batch.waiting)]
-        batch.answers, batch.waiting_written, batch.waiting = [], [], []
-        for connection, data in answers:
-            connection.refused(problem, data)
-        for settle in waiting:
-            settle(problem)
 
     def _refuse_snapshots(self, problem: Problem) -> None:
         waiting, self.snapshot_waiting = self.snapshot_waiting, []
@@ -402,6 +390,6 @@ class Committer:
             self.snapshot = None
             self._nudge()
         for each in lost:
-            self._refuse(each, problem)
+            each.refuse(problem)
         self._refuse_snapshots(problem)
         self.owner.broke(error)

@@ -28,6 +28,7 @@ from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window, added_child
 from kantad.engine.ring import RING_BYTES
 from kantad.engine.visible import Visible
+from kantad.engine.waiting import Waiting
 from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
@@ -85,7 +86,7 @@ class Engine:
             for old in history.keyed(buffer, log.size, log.framing, log.codec, found):
                 self.window.add(old.key, Seen(old.q, old.rev, old.chain, old.micros, True))
         self.window.trim()
-        self.watchers: set[asyncio.Future[None]] = set()
+        self.waiting = Waiting(self.tag)
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         self.committer = Committer(log, ack, flush_interval, self)
         self.former = Former(self)
@@ -100,7 +101,9 @@ class Engine:
 
     def read(self, path: Path, look: Callable[[Any], T]) -> T:
         """What `look` makes of the visible value at a path (MISSING if there is none), synchronously."""
-        with hidden(self.root, self.committer.unsettled() if self.meets_hidden(path) else []):
+        if not self.meets_hidden(path):
+            return look(lookup(self.root, path))
+        with hidden(self.root, self.committer.unsettled()):
             return look(lookup(self.root, path))
 
     def encoded_now(self, path: Path) -> bytes | None:
@@ -109,25 +112,9 @@ class Engine:
             value = lookup(self.root, path)
             return None if value is MISSING else encode_json(value)
 
-    async def wait_differs(self, path: Path, tag: str, seconds: float) -> None:
-        """Return when the visible value's etag is not this one (`""` for no value), or when the time is up."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while not self.stopping and self.read(path, lambda value: "" if value is MISSING else etag(value)) == tag:
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or not await self.wait_published(left):
-                return
-
-    async def wait_published(self, seconds: float) -> bool:
-        """Wait for the next visible change; False if there was none in this time."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.watchers.add(future)
-        try:
-            await asyncio.wait_for(future, seconds)
-        except TimeoutError:
-            return False
-        finally:
-            self.watchers.discard(future)
-        return True
+    def tag(self, path: Path) -> str:
+        """The etag of the visible value at a path, `""` if there is none."""
+        return self.read(path, lambda value: "" if value is MISSING else etag(value))
 
     # -- writing
 
@@ -225,7 +212,7 @@ class Engine:
             batch = committer.add(change)
         if self.policy == "applied":
             self.visible = Visible(rev, chain)
-            self._wake()
+            self.waiting.seen([diff])
         return batch
 
     def settle_when(self, ack: Ack | None, rev: int, settle: Settle) -> bool:
@@ -283,7 +270,8 @@ class Engine:
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
-            self._wake()
+            self.waiting.seen(change.diff for change in changes)
+        self.waiting.written()
 
     def synced(self, snapshot: bool) -> None:
         """All that was published is durable, and so is the snapshot."""
@@ -291,12 +279,6 @@ class Engine:
         if snapshot:
             self.trouble = None
             self.last_snapshot = (self.written, self.state_bytes)
-
-    def _wake(self) -> None:
-        for future in self.watchers:
-            if not future.done():
-                future.set_result(None)
-        self.watchers.clear()
 
     def failed(self, changes: list[Applied], problem: Problem) -> None:
         """The disk has no room: take back what was not written."""
@@ -306,6 +288,8 @@ class Engine:
             self.micros, self.m = changes[0].before
             self.visible = self.written
             self.window.forget_after(self.rev)
+            if self.policy == "applied":
+                self.waiting.seen(change.diff for change in changes)
         if self.trouble is None:
             logger.error("%s; %d change(s) were taken back, reads go on", problem.detail, len(changes))
         self.trouble = problem.detail
@@ -313,6 +297,7 @@ class Engine:
     def broke(self, error: Broken) -> None:
         """The disk can no longer be trusted: refuse everything, and let the process stop."""
         self.stopping = True
+        self.waiting.end()
         self.trouble = str(error)
         logger.critical("%s; stopping, the next start reads the truth from the disk", error)
         if not self.broken.done():
@@ -358,7 +343,7 @@ class Engine:
     def retire(self) -> None:
         """Refuse further writes, and let those who wait for a change go."""
         self.stopping = True
-        self._wake()
+        self.waiting.end()
 
     async def stop(self) -> None:
         """Refuse further writes, make everything durable, and write a snapshot if the next start is worth it."""

@@ -57,10 +57,14 @@ class Interest:
                 break
             del way[depth - 1].below[path[depth - 1]]
 
+    def met(self, patch: Any) -> Iterator[Path]:
+        """The followed paths that a patch may do something to: those it meets, and those above and below."""
+        return _meeting(self.root, patch, ())
+
     def before(self, root: Any, diff: Any) -> Before:
         """The followed paths that a patch does something unclear to, with their values before it."""
         found = []
-        for path in _meeting(self.root, diff, ()):
+        for path in self.met(diff):
             if narrowed(diff, path) is UNCLEAR:
                 old = lookup(root, path)
                 through_array = any(type(lookup(root, path[:depth])) is list for depth in range(len(path)))

@@ -12,7 +12,7 @@ from kantad.engine.pending import Applied, Batch
 from kantad.engine.proposal import written
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
-from kantad.values.patch import Undo, apply
+from kantad.values.patch import Undo, apply, merge
 from kantad.values.pointer import Path
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def write_all(engine: "Engine", writes: list[tuple[Path, Any]], action: str) -> 
                 group = group or rev
                 undo = Undo(engine.orders)
                 unclear = engine.interest.before(root, diff) if engine.interest.paths else None
-                apply(target, sub, undo)
+                if target is root:
+                    apply(root, sub, undo)
+                else:
+                    merge(target, sub, undo)
                 change = Applied(rev, chain, payload, diff, undo, before)
                 if unclear:
                     change.narrowed = after(root, unclear)

@@ -62,6 +62,22 @@ class Batch:
         self.end = 0  # where it ends in the file, once it is written
         self.snapshot: bytes | None = None  # instead of changes: a snapshot's payload
 
+    def settle(self) -> None:
+        """Tell all who wait for it that it is on disk as they want it."""
+        for connection, data in self.answers:
+            connection.settled(data)
+        for settle in [*self.waiting_written, *(settle for _, settle in self.waiting)]:
+            settle(None)
+
+    def refuse(self, problem: Problem) -> None:
+        """Tell all who wait for it that it did not come to be (or that nobody knows)."""
+        answers, waiting = self.answers, [*self.waiting_written, *(settle for _, settle in self.waiting)]
+        self.answers, self.waiting_written, self.waiting = [], [], []
+        for connection, data in answers:
+            connection.refused(problem, data)
+        for settle in waiting:
+            settle(problem)
+
     def _look(self) -> None:
         """Note where the changes touch: the first two keys of the path, and the first."""
         for change in self.changes[self.looked_at :]:

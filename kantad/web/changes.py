@@ -123,7 +123,7 @@ async def list_changes(engine: Engine, asked: Asked) -> Listing:
         if listing.tails or listing.next or left <= 0 or engine.stopping or high < engine.written.rev:
             return listing
         low = max(low, high)
-        if engine.written.rev == high and not await engine.wait_published(left):
+        if engine.written.rev == high and not await engine.waiting.change(left):
             return listing
 
 

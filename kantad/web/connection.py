@@ -59,6 +59,13 @@ class Carried(Protocol):
         """The server shuts down; its feeds have ended."""
 
 
+class Upgraded(Protocol):
+    """What takes the bytes of a connection that speaks another protocol now."""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """What the client sent; what is returned is for aiohttp, which hands over what it had read already."""
+
+
 class Connection(RequestHandler):
     """See the module. `since` is when what the client is in the middle of began, on the loop's clock."""
 
@@ -77,6 +84,7 @@ class Connection(RequestHandler):
         "refusals",
         "since",
         "unsent",
+        "upgraded",
         "waiting",
     )
 
@@ -94,6 +102,7 @@ class Connection(RequestHandler):
         self.block = b""  # the header block of the one request that was handed over whole
         self.waiting = False  # a fast request waits for its acknowledgement
         self.carried: Carried | None = None
+        self.upgraded: Upgraded | None = None
         self.closing = False
         self.active = False  # a fast request was answered since the last sweep
         self.held = b""
@@ -109,6 +118,8 @@ class Connection(RequestHandler):
         """Answer a plain request, or hand the bytes to aiohttp."""
         if self.waiting:
             self.hold(data)
+        elif self.upgraded is not None:
+            self.upgraded.feed_data(data)
         elif self.missing == 0 and not self.handed and not self.closing:
             if self.fast is None or not self.fast.answer(self, data):
                 self._hand_over(data)
@@ -201,6 +212,11 @@ class Connection(RequestHandler):
             for option, seconds in KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, seconds)
         return True
+
+    def upgrade(self, upgraded: Upgraded) -> None:
+        """Speak another protocol from here on."""
+        self.set_parser(upgraded)  # type: ignore[arg-type]  # aiohttp calls no more than `feed_data` and `feed_eof`
+        self.upgraded = upgraded
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""

@@ -41,7 +41,7 @@ def upgrade(engine: Engine, request: web.BaseRequest, query: str, limits: Limits
     if binary:
         headers += b"Sec-WebSocket-Protocol: %b\r\n" % MSGPACK.encode()
     session = Session(engine, connection, MsgpackTongue() if binary else JsonTongue(), limits)
-    connection.set_parser(session)  # type: ignore[arg-type]  # aiohttp types it as its own reader; it calls `feed_data` and `feed_eof`
+    connection.upgrade(session)
     return Reply(SWITCHING, headers, b"", then=session.open)
 
 

@@ -15,7 +15,7 @@ from kantad.values.recent import Recent
 from kantad.values.view import Shown, View, show
 from kantad.web.changes import list_changes, start_of
 from kantad.web.past import PAST, earlier
-from kantad.web.reading import MOST_KEYS
+from kantad.web.reading import MOST_KEYS, members_answer
 from kantad.web.tongue import (
     Changes,
     Get,
@@ -31,6 +31,7 @@ from kantad.web.tongue import (
 )
 from kantad.web.writing import TransactionRequest, outcome_body, proposal_of
 
+WHOLE = View()
 LONGEST_KEPT = 256  # characters of a pointer
 
 if TYPE_CHECKING:
@@ -91,10 +92,10 @@ class Operations:
     def handle(self, request: Request | Refused) -> None:
         """Do what is asked for, and answer now or later; raises the `Problem` to answer with now."""
         match request:
+            case Get():
+                self.read(request, WHOLE)
             case Transact():
                 self.transact(request)
-            case Get():
-                self.read(request, View())
             case Subscribe():
                 self.subscribe(request)
             case Keys():
@@ -117,6 +118,9 @@ class Operations:
     def read(self, asked: Get | Keys, view: View) -> None:
         """Answer with what a path shows now, or showed at the revision or moment that is asked for."""
         path = _path(asked.path)
+        if type(asked) is Get and asked.rev is None and asked.at is None and not self.engine.committer.pending:
+            self.session.answer(asked.id, members_answer(self.engine, path))
+            return
         given = {name: str(value) for name in PAST if (value := getattr(asked, name)) is not None}
         if given:
             self.session.later(asked.id, self._earlier(given, path, view))

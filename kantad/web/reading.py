@@ -29,6 +29,7 @@ LONGEST_KEPT = 512
 
 _VARY = b"Vary: Accept\r\n"
 _heads: Recent[bytes, bytes] = Recent(MOST_KEPT)
+_members: Recent[bytes, bytes] = Recent(MOST_KEPT)
 _TAG = re.compile(r'[ \t,]*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<opaque>[^"\x00-\x20\x7f]*)")[ \t]*(?:,|$)')
 
 
@@ -46,6 +47,14 @@ def value_answer(engine: Engine, path: Path) -> bytes:
     if engine.committer.pending:
         reply = value_reply(engine, path, False)
         return render(200, reply.headers, reply.body)
+    value = present(engine, path)
+    text = encode_json(value)
+    head = _heads.young.get(text) or _heads.older(text) or _head(value, text)
+    return b"".join((head, engine.visible.lines, last_lines(), text))
+
+
+def present(engine: Engine, path: Path) -> Any:
+    """The value at a path while nothing is pending; raises `Problem("not_found")`."""
     value: Any = engine.root
     try:
         for segment in path:
@@ -54,9 +63,22 @@ def value_answer(engine: Engine, path: Path) -> bytes:
         value = lookup(engine.root, path)
         if value is MISSING:
             raise _not_found(path) from None
+    return value
+
+
+def members_answer(engine: Engine, path: Path) -> bytes:
+    """A value with its revision and etag as the members of a WebSocket's answer; nothing may be pending."""
+    value = present(engine, path)
     text = encode_json(value)
-    head = _heads.young.get(text) or _heads.older(text) or _head(value, text)
-    return b"".join((head, engine.visible.lines, last_lines(), text))
+    tail = _members.young.get(text) or _members.older(text) or _member(value, text)
+    return b"%b%b%b}" % (engine.visible.members, tail, text)
+
+
+def _member(value: Any, text: bytes) -> bytes:
+    tail = b',"etag":"%b","value":' % etag(value).encode()
+    if len(text) <= LONGEST_KEPT:
+        _members.keep(text, tail)
+    return tail
 
 
 def _head(value: Any, text: bytes) -> bytes:
@@ -105,7 +127,7 @@ async def get_value(engine: Engine, request: web.BaseRequest, path: Path, query:
             return Reply(304, headers, b"")
         return Reply(200, (MSGPACK if msgpack else JSON) + headers, past.body)
     if wait and len(known) == 1 and "*" not in known:
-        await engine.wait_differs(path, next(iter(known)), wait)
+        await engine.waiting.differs(path, next(iter(known)), wait)
     elif wait:
         raise Problem("invalid_parameter", "wait goes with If-None-Match and one etag", parameter="wait")
     reply = value_reply(engine, path, msgpack)

@@ -165,7 +165,8 @@ class JsonTongue:
 
     def answer(self, id: Id | None, members: bytes) -> bytes:
         """See `Tongue`."""
-        return b'{"id":%b,%b' % (encode_json(id), members) if members != b"}" else b'{"id":%b}' % encode_json(id)
+        mark = b"%d" % id if type(id) is int else encode_json(id)
+        return b'{"id":%b,%b' % (mark, members) if members != b"}" else b'{"id":%b}' % mark
 
     def written(self, ids: list[Id], results: list[Result], ts: str) -> list[bytes]:
         """See `Tongue`."""

@@ -314,7 +314,7 @@ async def test_a_copy_is_a_value_of_its_own(database: Database) -> None:
 
 async def test_a_waiting_reader_wakes_when_the_change_is_durable(database: Database) -> None:
     engine = await held(database)
-    waiting = asyncio.create_task(engine.wait_differs(("a", "x"), etag(1), 10.0))
+    waiting = asyncio.create_task(engine.waiting.differs(("a", "x"), etag(1), 10.0))
     put(engine, "/a/x", 10)
     await database.disk.until_syncing()
     assert not waiting.done()
