@@ -322,6 +322,7 @@ class Parcel:
 
     def finished(self) -> None:
         """All of them are handled."""
+        self.requests = []
         if self.now:
             self.session.send(self.now)
         self.one_less()
@@ -330,8 +331,10 @@ class Parcel:
         """One thing less to wait for."""
         self.left -= 1
         if not self.left and self.parts:
-            pieces = self.parts[0].pieces if len(self.parts) == 1 else [x for part in self.parts for x in part.pieces]
-            self.session.send(pieces)
+            parts, self.parts = self.parts, []  # which know their parcel: nothing is left for the collector
+            self.session.send(
+                parts[0].pieces if len(parts) == 1 else [piece for part in parts for piece in part.pieces]
+            )
 
 
 class Part:
