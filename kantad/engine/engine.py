@@ -103,12 +103,12 @@ class Engine:
         """What `look` makes of the visible value at a path (MISSING if there is none), synchronously."""
         if not self.meets_hidden(path):
             return look(lookup(self.root, path))
-        with hidden(self.root, self.committer.unsettled()):
+        with hidden(self.root, self.committer.unsettled(), path):
             return look(lookup(self.root, path))
 
     def encoded_now(self, path: Path) -> bytes | None:
         """The value at a path as of `written`, as JSON; None if there is none."""
-        with hidden(self.root, self.committer.unsettled() if self.committer.pending else []):
+        with hidden(self.root, self.committer.unsettled() if self.committer.pending else [], path):
             value = lookup(self.root, path)
             return None if value is MISSING else encode_json(value)
 

@@ -155,7 +155,7 @@ class Former:
         unsettled = engine.committer.unsettled()
         chains = {change.rev: change.chain for change in unsettled}
         later = [change for change in unsettled if change.rev > rev]
-        with hidden(engine.root, later if engine.committer.meets(path) else []):
+        with hidden(engine.root, later if engine.committer.meets(path) else [], path):
             shown = show(lookup(engine.root, path), view)
         return Earlier(rev, chains.get(rev, engine.written.chain), shown.tag, shown.body)
 

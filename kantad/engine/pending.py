@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from kantad.values.errors import Problem
 from kantad.values.narrow import Verdict
-from kantad.values.patch import Undo, apply
-from kantad.values.pointer import Path
+from kantad.values.patch import Orders, Undo, apply, reorder
+from kantad.values.pointer import Path, lookup
 
 Settle = Callable[[Exception | None], None]
 
@@ -134,9 +134,19 @@ def settling() -> tuple["asyncio.Future[None]", Settle]:
 
 
 @contextmanager
-def hidden(root: dict[str, Any], changes: list[Applied]) -> Iterator[None]:
-    """The state without these (the newest) changes, for one synchronous look at it."""
-    roll_back(changes)
+def hidden(root: dict[str, Any], changes: list[Applied], path: Path = ()) -> Iterator[None]:
+    """The state without these (the newest) changes, for one synchronous look at what is at a path.
+
+    The keys of the objects above it are not put back in order: nobody sees them, and the changes follow.
+    """
+    orders = _take_back(changes)
+    above = set()
+    if orders and path and changes[0].undo.orders.keep(orders):
+        node: Any = root
+        for segment in path:
+            above.add(id(node))
+            node = lookup(node, (segment,))
+    reorder(orders, above)
     try:
         yield
     finally:
@@ -146,5 +156,11 @@ def hidden(root: dict[str, Any], changes: list[Applied]) -> Iterator[None]:
 
 def roll_back(changes: list[Applied]) -> None:
     """Take changes back, newest first."""
+    reorder(_take_back(changes))
+
+
+def _take_back(changes: list[Applied]) -> Orders:
+    orders: Orders = {}
     for change in reversed(changes):
-        change.undo.roll_back()
+        change.undo.take_back(orders)
+    return orders

@@ -18,6 +18,7 @@ An undo list holds one entry an elementary edit, newest last. Putting a deleted 
 stood needs the order of the keys around it; see `KeyOrders`.
 """
 
+from collections.abc import Container
 from typing import Any, Final
 
 from kantad.values.content import MISSING, encode_json
@@ -28,6 +29,10 @@ SMALL: Final = 32  # up to this many keys the order is simply copied at a deleti
 
 class Unfit(Exception):
     """A logged patch does not fit the state that it was logged for."""
+
+
+# By id: an object, an order of its keys, how far it holds, and how few keys the object had meanwhile.
+Orders = dict[int, tuple[dict[Any, Any], list[Any], int, int]]
 
 
 class KeyOrders:
@@ -56,6 +61,13 @@ class KeyOrders:
                 self.kept.pop(next(iter(self.kept)))
         self.kept[id(target)] = (target, order)
         return order
+
+    def keep(self, orders: Orders) -> bool:
+        """Whether the same deletions, done again, would need nothing of the objects' present order."""
+        return all(
+            least > SMALL and id(x) in self.kept and self.kept[id(x)][1] is keys
+            for x, keys, _, least in orders.values()
+        )
 
     def forget(self, target: dict[Any, Any]) -> None:
         """Drop what is known of an object that is filled anew."""
@@ -98,6 +110,10 @@ class Undo:
 
     def roll_back(self) -> None:
         """Restore every container that was touched, exactly, key order included."""
+        reorder(self.take_back({}))
+
+    def take_back(self, orders: Orders) -> Orders:
+        """Restore the values, and note in `orders` which objects' keys have yet to be put in order."""
         for what, target, key, old, order in reversed(self.entries):
             if what == SET:
                 target[key] = old
@@ -105,7 +121,9 @@ class Undo:
                 del target[key]
                 self.orders.taken_back(target, key)
             elif what == DELETED:
-                _restore(target, key, old, order)
+                least = min(len(target), orders[id(target)][3]) if id(target) in orders else len(target)
+                target[key] = old
+                orders[id(target)] = (target, *order, least)  # that of the oldest deletion is the one to restore
                 self.orders.restored(target, order[0])
             elif what == INSERTED:
                 del target[key]
@@ -113,20 +131,22 @@ class Undo:
                 target.insert(key, old)
             else:
                 self.orders.forget(target)
+                orders.pop(id(target), None)
                 target.clear()
                 target.update(old)
         self.entries.clear()
+        return orders
 
 
-def _restore(target: dict[Any, Any], key: Any, old: Any, order: tuple[list[Any], int]) -> None:
-    """Put a deleted key back where it stood: by the last place of each key in the order's prefix."""
-    keys, length = order
-    target[key] = old
-    places = {k: place for place, k in enumerate(keys[:length])}
-    last = len(places) + length
-    items = sorted(target.items(), key=lambda item: places.get(item[0], last))
-    target.clear()
-    target.update(items)
+def reorder(orders: Orders, but: Container[int] = ()) -> None:
+    """Put keys back in order by the last place of each in the order's prefix; of the objects with these ids, not."""
+    for target, keys, length, _ in orders.values():
+        if id(target) in but:
+            continue
+        places = {key: place for place, key in enumerate(keys[:length])}
+        items = sorted(target.items(), key=lambda item: places.get(item[0], length))
+        target.clear()
+        target.update(items)
 
 
 def escape(text: Any) -> Any:

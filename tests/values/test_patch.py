@@ -227,3 +227,22 @@ def test_an_object_over_anything_else_is_verbatim_in_kantas_dialect(value: Any) 
     state = {"a": value}
     merge_verbatim(state, {"a": {"$b": "$$c"}, "$$d": "$$e"})
     assert state == {"a": {"$b": "$$c"}, "$d": "$$e"}
+
+
+def test_many_deletions_of_a_wide_object_are_undone_at_the_cost_of_one() -> None:
+    state = {f"k{n}": n for n in range(20_000)}
+    text = json.dumps(state)
+
+    class Counted(dict[Any, Any]):
+        clears = 0
+
+        def clear(self) -> None:
+            self.clears += 1
+            super().clear()
+
+    counted = Counted(state)
+    undo = Undo(KeyOrders())
+    merge(counted, {"$delete": [f"k{n}" for n in range(0, 20_000, 4)]}, undo)
+    undo.roll_back()
+    assert json.dumps(counted) == text
+    assert counted.clears == 1
