@@ -140,7 +140,7 @@ class Engine:
         except Problem as problem:
             if problem.code == "precondition_failed":  # a JSON Patch's `test`
                 at = parse(problem.more["path"])
-                problem.more = {**at_present(self.root, self.past_now(), at), **problem.more}
+                problem.more.update(at_present(self.root, self.past_now(), at))
             raise
         if diff is SAME or proposal.dry_run:
             outcome = Outcome(
@@ -254,8 +254,8 @@ class Engine:
             diff = self.past_now().changes_after(seen.rev - 1)[0].diff
         return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, diff, child)
 
-    def _child_of(self, rev: int, path: Path) -> str:
-        """The key or index that a logged `post` made, read back from its record."""
+    def _child_of(self, rev: int, path: Path) -> Path:
+        """The path of what a logged `post` made, read back from its record."""
         return added_child(self.past_now().changes_after(rev - 1)[0].diff, path)
 
     # -- what the committer calls

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from blake3 import blake3
 
-from kantad.values.content import MISSING, check, copied, encode_json, equal, etag
+from kantad.values.content import MISSING, check, copied, encode_json, encode_msgpack, equal, etag
 from kantad.values.diff import SAME
 from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
@@ -81,9 +81,11 @@ class Proposal:
             for c in self.conditions
         ]
         body = self.to if self.edit == "revert" else self.body
-        text = encode_json(
-            [self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
-        )
+        parts = [self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
+        try:
+            text = encode_json(parts)
+        except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
+            text = encode_msgpack(parts)
         return blake3(text).hexdigest(length=4)
 
     def touches(self) -> list[Path]:
@@ -109,11 +111,11 @@ class Outcome:
     changed: bool
     replayed: bool = False
     diff: Any = None
-    child: str | None = None  # of a `post`: the new key or index
+    child: Path | None = None  # of a `post`: the path of what it added
 
 
-def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: int) -> tuple[Any, str | None]:
-    """The canonical patch of the root (or SAME) that a proposal amounts to, and a new child's key.
+def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: int) -> tuple[Any, Path | None]:
+    """The canonical patch of the root (or SAME) that a proposal amounts to, and a new child's path.
 
     Raises `Problem`; the state is not touched.
     """
@@ -144,9 +146,14 @@ def narrowed(proposal: Proposal, root: dict[str, Any], max_depth: int, micros: i
         return SAME, None
     if path:
         return rooted(steps, sub), None
-    if type(sub) is not dict or type(sub.get("$replace", sub)) is not dict:
+    if not _makes_object(sub):
         raise _not_object()
     return sub, None
+
+
+def _makes_object(patch: Any) -> bool:
+    """Whether a canonical patch of the root leaves it an object."""
+    return type(patch) is dict and type(patch.get("$replace", patch)) is dict
 
 
 def _one_field(old: dict[Any, Any], body: dict[Any, Any], room: int, foreign: bool) -> Any:
@@ -184,7 +191,7 @@ def written(
         raise _under(problem, path) from None
     if sub is SAME:
         return SAME, root, SAME
-    if not path and (type(body) is not dict or type(sub.get("$replace", sub)) is not dict):
+    if not path and not _makes_object(sub):
         raise _not_object()
     diff = sub
     for segment in reversed(path):
@@ -215,16 +222,17 @@ def _put(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int) 
     return assignment(old, proposal.body, room, proposal.foreign)
 
 
-def _post(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int, micros: int) -> tuple[Any, str]:
+def _post(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int, micros: int) -> tuple[Any, Path]:
     check(proposal.body, room - 1, proposal.foreign)
     value = marshal(copied(proposal.body))
+    path = tuple(str(len(each)) if type(each) is list and key == "-" else str(key) for each, key in steps)
     if type(old) is list:
-        return rooted([*steps, (old, "-")], value), str(len(old))
+        return rooted([*steps, (old, "-")], value), (*path, str(len(old)))
     past_the_end = old is MISSING and bool(steps) and type(steps[-1][0]) is list
     if past_the_end or (old is not MISSING and type(old) is not dict):
         raise Problem("patch_mismatch", "a child can be added to an object or an array")
     child = time_ordered_key(micros)
-    return rooted([*steps, (old, child)], value), child
+    return rooted([*steps, (old, child)], value), (*path, child)
 
 
 def time_ordered_key(micros: int) -> str:

@@ -26,7 +26,7 @@ class Seen:
     chain: bytes
     micros: int
     changed: bool
-    child: str | None = None
+    child: Path | None = None
 
 
 class Window:
@@ -75,25 +75,33 @@ class Window:
                 del kept[key]
 
 
-def added_child(patch: Any, path: Path) -> str:
-    """The key or index that a logged `post` to this path made, from its patch of the root.
+def added_child(patch: Any, path: Path) -> Path:
+    """The path of what a logged `post` to this path made, from its patch of the root.
 
-    On the way there the differ may have taken an array or an object as a whole.
+    On the way there the differ may have taken an array or an object as a whole. A `-` in the path
+    was the end of its array; an integer may name a MessagePack key.
     """
     whole = False  # what is looked at is a value, no patch
+    found: list[str] = []
     for segment in path:
         if type(patch) is dict and "$replace" in patch:
             patch, whole = patch["$replace"], True
         if type(patch) is list:
+            segment = str(len(patch) - 1) if segment == "-" else segment
             patch, whole = patch[int(segment)], True
         elif escape(segment) in patch:
             patch = patch[escape(segment)]
+        elif not whole and "$insert" in patch:
+            inserted = {str(position): value for position, value in patch["$insert"]}
+            segment = next(reversed(inserted)) if segment == "-" else segment
+            patch, whole = inserted[segment], True
         else:
-            patch, whole = next(value for position, value in patch["$insert"] if str(position) == segment), True
+            patch = patch[int(segment)]
+        found.append(segment)
     if type(patch) is dict and "$replace" in patch:
         patch, whole = patch["$replace"], True
     if type(patch) is list:
-        return str(len(patch) - 1)
+        return (*found, str(len(patch) - 1))
     if not whole and "$insert" in patch:
-        return str(patch["$insert"][-1][0])
-    return str(unescape(next(reversed(patch))))
+        return (*found, str(patch["$insert"][-1][0]))
+    return (*found, str(unescape(next(reversed(patch)))))

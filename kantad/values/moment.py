@@ -29,7 +29,7 @@ class TimeText:
     """RFC 3339 UTC text of microseconds since the epoch; the text of a second is made once."""
 
     def __init__(self) -> None:
-        self.micros = self.second = -1
+        self.micros = self.second = -(1 << 63)  # no moment
         self.template = self.text = ""
 
     def __call__(self, micros: int) -> str:
@@ -41,7 +41,7 @@ class TimeText:
             rest = micros % 1_000_000
             self.second = micros - rest
             whole = datetime.fromtimestamp(self.second // 1_000_000, UTC)
-            self.template = whole.strftime("%Y-%m-%dT%H:%M:%S.%%06dZ")
+            self.template = f"{whole.year:04}{whole:-%m-%dT%H:%M:%S}.%06dZ"  # %Y does not pad
         self.micros = micros
         self.text = self.template % rest
         return self.text

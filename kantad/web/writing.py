@@ -97,7 +97,7 @@ def outcome_body(outcome: Outcome, *, diff: bool = False) -> dict[str, Any]:
     if outcome.replayed:
         body["replayed"] = True
     if outcome.child is not None:
-        body["key"] = outcome.child
+        body["key"] = outcome.child[-1]
     if diff:
         body["diff"] = outcome.diff if outcome.changed else {}
     return body
@@ -179,7 +179,7 @@ async def write_value(engine: Engine, request: web.BaseRequest, path: Path, quer
         reply = Reply(200, JSON + revision_headers(outcome), encode_json(outcome_body(outcome)))
     if outcome.child is not None:
         reply.status = 201
-        reply.headers += b"Location: /v1/data%b\r\n" % format_url((*path, outcome.child)).encode()
+        reply.headers += b"Location: /v1/data%b\r\n" % format_url(outcome.child).encode()
     return reply
 
 

@@ -95,7 +95,7 @@ def merge(target: Any, patch: Any) -> Any:
     return target
 
 
-def expected(root: Any, asked: Proposal, child: str | None) -> Any:
+def expected(root: Any, asked: Proposal, child: Any) -> Any:
     """The root that an edit makes; raises Refused."""
     root, body, path = copy.deepcopy(root), copy.deepcopy(asked.body), asked.path
     old = lookup(root, path)
@@ -107,7 +107,7 @@ def expected(root: Any, asked: Proposal, child: str | None) -> Any:
         past_the_end = path[-1:] == ("-",) and type(lookup(root, path[:-1])) is list
         if past_the_end or (old is not MISSING and type(old) not in (dict, list)):
             raise Refused
-        return set_at(root, (*path, child or "?") if type(old) is not list else (*path, "-"), body)
+        return set_at(root, (*path, child[-1] if child else "?") if type(old) is not list else (*path, "-"), body)
     if asked.edit == "merge":
         return set_at(root, path, merge(old if old is not MISSING else None, body))
     if asked.edit == "json-patch":

@@ -1,7 +1,9 @@
 """Section 3 of the contract: a repeated request is answered as the first was, and done once."""
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.serving import Serving, request
@@ -27,15 +29,16 @@ async def test_a_repeat_commits_nothing_and_gets_the_first_answer(serving: Servi
     assert serving.mark() == before
 
 
-@pytest.mark.parametrize("path", ["", "/x", "/l", "/new/path", "/$d"])
+@pytest.mark.parametrize("path", ["", "/x", "/l", "/new/path", "/$d", "/l/-/x", "/l/-/x/y", "/wide/-/x"])
 async def test_the_child_that_a_post_made_is_known_after_a_restart(serving: Serving, path: str) -> None:
-    await serving.put("", {"x": {}, "l": [1, 2], "$d": {}})
+    await serving.put("", {"x": {}, "l": [1, 2], "$d": {}, "wide": list(range(100))})
     first = await serving.ask("POST", f"/v1/data{path}", {"v": 1}, KEY)
     assert first.status == 201
     await serving.restart()
     again = await serving.ask("POST", f"/v1/data{path}", {"v": 1}, KEY)
     assert (again.status, again.json["key"]) == (201, first.json["key"])
     assert again.headers["location"] == first.headers["location"]
+    assert await serving.value(first.headers["location"].removeprefix("/v1/data")) == {"v": 1}
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
@@ -139,3 +142,29 @@ async def test_a_repeat_gives_the_diff_again_when_asked(serving: Serving) -> Non
         again = await serving.transact(diff={"x": {"y": 1}}, id="k", want="diff")
         assert (again.json["replayed"], again.json["diff"]) == (True, {"x": {"y": 1}})
         await serving.restart()
+
+
+@pytest.mark.parametrize(
+    "member", [msgspec.msgpack.Ext(5, b"x"), {"a": msgspec.msgpack.Ext(5, b"x")}, {1.5: 1}], ids=str
+)
+async def test_a_key_does_not_alter_why_a_value_is_refused(serving: Serving, member: Any) -> None:
+    body = msgspec.msgpack.encode(member)
+    packed = "Content-Type: application/msgpack"
+    plain = await serving.ask("PUT", "/v1/data/x", None, packed, body=body)
+    keyed = await serving.ask("PUT", "/v1/data/x", None, packed, KEY, body=body)
+    assert plain.status == 400
+    assert (keyed.status, keyed.code) == (plain.status, plain.code)
+    compared = {"diff": {"a": 1}, "id": "other", "if": [{"path": "/x", "equals": member}]}
+    got = await serving.ask("POST", "/v1/transaction", None, packed, body=msgspec.msgpack.encode(compared))
+    assert got.status == 412
+
+
+async def test_a_post_below_a_foreign_key_is_known_after_a_restart(unstarted: Serving) -> None:
+    await unstarted.start(format="msgpack")
+    await unstarted.ask(
+        "PUT", "/v1/data/o", None, "Content-Type: application/msgpack", body=msgspec.msgpack.encode({5: {}})
+    )
+    first = await unstarted.ask("POST", "/v1/data/o/5", 1, KEY)
+    await unstarted.restart()
+    again = await unstarted.ask("POST", "/v1/data/o/5", 1, KEY)
+    assert (again.status, again.headers["location"]) == (201, first.headers["location"])

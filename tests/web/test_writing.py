@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.serving import Serving
+from tests.serving import Serving, request
 
 pytestmark = pytest.mark.parametrize("fast_path", [True, False], indirect=True, ids=["fast", "plain"])
 
@@ -296,3 +296,13 @@ async def test_a_path_has_at_most_128_segments(serving: Serving) -> None:
     assert (await serving.ask("GET", "/v1/data" + "/a" * 129)).code == "invalid_path"
     assert (await serving.ask("PUT", "/v1/data" + "/a" * 127, 1)).status == 200
     assert (await serving.ask("PUT", "/v1/data" + "/b" * 127, [[]])).code == "too_deep"
+
+
+@pytest.mark.parametrize("patch", [{"$replace": []}, {"$replace": 1}, [], 1, {"$insert": [[0, 1]]}], ids=str)
+async def test_the_root_stays_an_object_on_both_paths(serving: Serving, patch: Any) -> None:
+    wire = await serving.connect()
+    for _ in range(3):
+        wire.send(request("PATCH", "/v1/data", msgspec.json.encode(patch), "Content-Type: application/json"))
+        got = await wire.answer()
+        assert got.status in (400, 409)
+    assert await serving.value() == {}
