@@ -17,6 +17,7 @@ from kantad.values.diff import SAME, difference, shorter_of
 from kantad.values.errors import Problem
 from kantad.values.patch import escape, marshal, unescape
 from kantad.values.pointer import Path, format, index, key_in
+from kantad.values.splice import check_moves, spliced
 
 SAFE = 1 << 53
 COMMANDS = ("$delete", "$insert", "$replace")
@@ -117,7 +118,8 @@ def _built(patch: Any, room: int, foreign: bool) -> Any:
     return made
 
 
-def _object_deletions(names: Any) -> list[Any]:
+def _object_deletions(names: Any) -> dict[Any, None]:
+    """The keys that a `$delete` names, in its order."""
     if type(names) is not list:
         raise Problem("invalid_patch", "$delete is an array of keys or positions")
     for name in names:
@@ -125,15 +127,15 @@ def _object_deletions(names: Any) -> list[Any]:
             raise Problem("patch_mismatch", "$delete of a position where there is no array")
         if type(name) is not str:
             raise Problem("invalid_patch", "$delete is an array of keys or positions")
-    return [unescape(name) for name in names]
+    return dict.fromkeys(unescape(name) for name in names)
 
 
 def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: bool) -> Any:
     if room <= 0:
         _check_room(room)
-    gone = _object_deletions(patch["$delete"]) if "$delete" in patch else []
+    gone = _object_deletions(patch["$delete"]) if "$delete" in patch else {}
     if gone and foreign:
-        gone = [key_in(old, name) for name in gone]
+        gone = dict.fromkeys(key_in(old, name) for name in gone)
     found: dict[Any, Any] = {}
     for key, sub in patch.items():
         name = key
@@ -148,7 +150,7 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
                 name = key_in(old, name)
             if gone and name in gone:  # deleted, then made anew: deletions come first
                 narrowed = difference(old.get(name, MISSING), _built(sub, room - 1, foreign))
-                gone = [other for other in gone if other != name]
+                del gone[name]
             else:
                 narrowed = effect(old.get(name, MISSING), sub, room - 1, foreign)
         except Problem as problem:
@@ -156,7 +158,7 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
         if narrowed is not SAME:
             found[name if type(name) is str and name[:1] != "$" else escape(name)] = narrowed
     if gone:
-        deleted = [escape(name) for name in dict.fromkeys(gone) if name in old]
+        deleted = [escape(name) for name in gone if name in old]
         if deleted:
             found["$delete"] = deleted
     return found if found else SAME
@@ -181,6 +183,7 @@ def _positions(patch: dict[Any, Any], length: int) -> tuple[list[int], list[list
         if pair[0] > length:
             raise Problem("patch_mismatch", f"$insert at position {pair[0]} of an array of {length}")
         length += 1
+    check_moves(length, deletions, insertions)
     return deletions, insertions, length
 
 
@@ -193,12 +196,7 @@ def _on_array(old: list[Any], patch: dict[Any, Any], room: int, foreign: bool) -
     _check_room(room)
     deletions, insertions, length = _positions(patch, len(old))
     values = [[position, literal(value, room - 1, foreign)] for position, value in insertions]
-    shifted = list(old) if deletions or len(patch) > 1 else old
-    for position in deletions:
-        del shifted[position]
-    if values and len(patch) > 1:
-        for position, value in values:
-            shifted.insert(position, value)
+    shifted = spliced(old, deletions, values) if len(patch) > 1 else old
     edits: dict[Any, Any] = {}
     for key, sub in patch.items():
         if key == "$delete" or key == "$insert":
@@ -256,11 +254,8 @@ def changed(old: Any, patch: Any) -> Any:
     if type(patch) is not dict or "$replace" in patch or type(old) not in (dict, list):
         return _built(patch, 1 << 20, True)
     if type(old) is list:
-        items = list(old)
-        for position in patch.get("$delete", ()):
-            del items[position]
-        for position, value in patch.get("$insert", ()):
-            items.insert(position, _built(value, 1 << 20, True))
+        values = [(position, _built(value, 1 << 20, True)) for position, value in patch.get("$insert", ())]
+        items = spliced(old, patch.get("$delete", ()), values)
         return _edited(items, {k: v for k, v in patch.items() if k not in ("$delete", "$insert")})
     made = dict(old)
     for key, sub in patch.items():

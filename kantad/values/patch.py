@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from kantad.values.content import MISSING, encode_json
 from kantad.values.pointer import index
+from kantad.values.splice import in_one_pass
 
 SMALL: Final = 32  # up to this many keys the order is simply copied at a deletion
 
@@ -96,7 +97,7 @@ class KeyOrders:
 
 
 # What an undo entry did: (what, container, key, old value, order).
-SET, ADDED, DELETED, INSERTED, REMOVED, REPLACED = range(6)
+SET, ADDED, DELETED, INSERTED, REMOVED, SPLICED, REPLACED = range(7)
 
 
 class Undo:
@@ -129,6 +130,8 @@ class Undo:
                 del target[key]
             elif what == REMOVED:
                 target.insert(key, old)
+            elif what == SPLICED:
+                target[:] = old
             else:
                 self.orders.forget(target)
                 orders.pop(id(target), None)
@@ -262,15 +265,11 @@ def _delete(target: dict[Any, Any], keys: Any, undo: Undo | None) -> None:
 
 def splice(target: list[Any], patch: dict[Any, Any], undo: Undo | None = None) -> None:
     """Apply a list edit, in place: deletions one after another, then insertions, then edits by index."""
-    entries = undo.entries if undo is not None else []
-    try:
-        for position in patch.get("$delete", ()):
-            entries.append((REMOVED, target, position, target.pop(position), None))
-        for position, value in patch.get("$insert", ()):
-            target.insert(position, unmarshal(value))
-            entries.append((INSERTED, target, position, None, None))
-    except (IndexError, TypeError, ValueError):
-        raise Unfit("a list edit that does not fit") from None
+    if "$delete" in patch or "$insert" in patch:
+        try:
+            _shift(target, patch.get("$delete", ()), patch.get("$insert", ()), undo)
+        except (IndexError, KeyError, TypeError, ValueError):
+            raise Unfit("a list edit that does not fit") from None
     for key, sub in patch.items():
         if key == "$delete" or key == "$insert":
             continue
@@ -278,6 +277,21 @@ def splice(target: list[Any], patch: dict[Any, Any], undo: Undo | None = None) -
         if position < 0:
             raise Unfit(f"no element {key!r} in an array of {len(target)}")
         _edit(target, position, sub, undo)
+
+
+def _shift(target: list[Any], deletions: Any, insertions: Any, undo: Undo | None) -> None:
+    entries = undo.entries if undo is not None else []
+    values = [(position, unmarshal(value)) for position, value in insertions]
+    made = in_one_pass(target, deletions, values)
+    if made is not None:
+        entries.append((SPLICED, target, None, list(target), None))
+        target[:] = made
+        return
+    for position in deletions:
+        entries.append((REMOVED, target, position, target.pop(position), None))
+    for position, value in values:
+        target.insert(position, value)
+        entries.append((INSERTED, target, position, None, None))
 
 
 def _edit(target: list[Any], position: int, sub: Any, undo: Undo | None) -> None:

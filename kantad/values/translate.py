@@ -12,6 +12,7 @@ from kantad.values.diff import SAME, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape
 from kantad.values.pointer import Path, format, index, key_in, parse
+from kantad.values.splice import MOST_MOVED
 
 
 def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
@@ -72,11 +73,10 @@ MOST_COPIED: Final = 16 << 20  # bytes of JSON, roughly, that the copies of one 
 class Draft:
     """An object as the operations so far leave it: the base and the keys that were touched."""
 
-    __slots__ = ("base", "copies", "touched")
+    __slots__ = ("base", "touched")
 
     def __init__(self, base: dict[Any, Any]) -> None:
         self.base = base
-        self.copies = MOST_COPIED  # of the outermost one: how much may still be copied
         self.touched: dict[Any, Any] = {}
 
     def get(self, key: Any) -> Any:
@@ -129,6 +129,28 @@ class Draft:
         return found if found else SAME
 
 
+class Holder(Draft):
+    """What stands above the value, and how much the operations may still copy (bytes) and move (elements)."""
+
+    __slots__ = ("copies", "moves")
+
+    def __init__(self, base: dict[Any, Any]) -> None:
+        super().__init__(base)
+        self.copies, self.moves = MOST_COPIED, MOST_MOVED
+
+    def count_copy(self, value: Any) -> None:
+        """Count a value that is copied; raises `Problem`."""
+        self.copies = _left(value, self.copies)
+        if self.copies < 0:
+            raise Problem("too_large", f"the copies of a JSON Patch are at most {MOST_COPIED} bytes together")
+
+    def count_moves(self, elements: int) -> None:
+        """Count elements that make room or close up; raises `Problem`."""
+        self.moves -= elements
+        if self.moves < 0:
+            raise Problem("too_large", "the operations move too many elements of long arrays: send the array")
+
+
 class Array:
     """An array as the operations so far leave it."""
 
@@ -154,7 +176,7 @@ def json_patch(old: Any, operations: Any, room: int, foreign: bool = False) -> A
     """
     if type(operations) is not list:
         raise Problem("invalid_patch", "a JSON Patch is an array of operations")
-    holder = Draft({} if old is MISSING else {"": old})
+    holder = Holder({} if old is MISSING else {"": old})
     for number, operation in enumerate(operations):
         try:
             _run(holder, operation, room, foreign)
@@ -194,7 +216,7 @@ def _member(operation: dict[str, Any], name: str) -> Path:
     return ("", *parse(pointer))
 
 
-def _run(holder: Draft, operation: Any, room: int, foreign: bool) -> None:
+def _run(holder: Holder, operation: Any, room: int, foreign: bool) -> None:
     if type(operation) is not dict or type(operation.get("op")) is not str:
         raise Problem("invalid_patch", "an operation is an object with an 'op'")
     path = _member(operation, "path")
@@ -212,9 +234,7 @@ def _run(holder: Draft, operation: Any, room: int, foreign: bool) -> None:
             _add(holder, path, _settled(_remove(holder, source)))
         case "copy":
             value = _settled(_get(holder, _member(operation, "from")))
-            holder.copies = _left(value, holder.copies)
-            if holder.copies < 0:
-                raise Problem("too_large", f"the copies of a JSON Patch are at most {MOST_COPIED} bytes together")
+            holder.count_copy(value)
             _add(holder, path, value)
         case "test":
             value = _value(operation, 1 << 20, True)
@@ -256,7 +276,7 @@ def _gone(path: Path) -> Problem:
 
 def _child(node: Any, segment: str) -> Any:
     """The value of one key or element, or MISSING."""
-    if type(node) is Draft:
+    if isinstance(node, Draft):
         return node.get(node.name(segment))
     if type(node) is dict:
         return node.get(key_in(node, segment), MISSING)
@@ -267,7 +287,7 @@ def _child(node: Any, segment: str) -> Any:
     return items[position] if position >= 0 else MISSING
 
 
-def _get(holder: Draft, path: Path) -> Any:
+def _get(holder: Holder, path: Path) -> Any:
     node: Any = holder
     for segment in path:
         node = _child(node, segment)
@@ -276,7 +296,7 @@ def _get(holder: Draft, path: Path) -> Any:
     return node
 
 
-def _parent(holder: Draft, path: Path) -> Draft | Array:
+def _parent(holder: Holder, path: Path) -> Draft | Array:
     """The container of a path, as a draft that may be changed."""
     node: Draft | Array = holder
     for segment in path[:-1]:
@@ -297,7 +317,7 @@ def _parent(holder: Draft, path: Path) -> Draft | Array:
     return node
 
 
-def _add(holder: Draft, path: Path, value: Any) -> None:
+def _add(holder: Holder, path: Path, value: Any) -> None:
     parent = _parent(holder, path)
     if isinstance(parent, Draft):
         parent.touched[parent.name(path[-1])] = value
@@ -305,20 +325,23 @@ def _add(holder: Draft, path: Path, value: Any) -> None:
     position = len(parent.items) if path[-1] == "-" else index(path[-1], len(parent.items) + 1)
     if position < 0:
         raise _gone(path)
+    holder.count_moves(len(parent.items) - position)
     parent.items.insert(position, value)
 
 
-def _remove(holder: Draft, path: Path) -> Any:
+def _remove(holder: Holder, path: Path) -> Any:
     old = _get(holder, path)
     parent = _parent(holder, path)
     if isinstance(parent, Draft):
         parent.touched[parent.name(path[-1])] = MISSING
     else:
-        del parent.items[index(path[-1], len(parent.items))]
+        position = index(path[-1], len(parent.items))
+        holder.count_moves(len(parent.items) - position)
+        del parent.items[position]
     return old
 
 
-def _replace(holder: Draft, path: Path, value: Any) -> None:
+def _replace(holder: Holder, path: Path, value: Any) -> None:
     _get(holder, path)
     parent = _parent(holder, path)
     if isinstance(parent, Draft):
