@@ -23,7 +23,7 @@ from kantad.engine.interest import Interest, after
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
-from kantad.engine.preconditions import at_present, check
+from kantad.engine.preconditions import Present, at_present, check
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window, added_child
 from kantad.engine.ring import RING_BYTES
@@ -130,7 +130,7 @@ class Engine:
         if proposal.key is not None:
             q = proposal.fingerprint()
             seen = self.window.find(proposal.key, q)
-            if seen is not None:
+            if seen is not None and not proposal.dry_run:
                 return self._replayed(seen, proposal)
         if proposal.conditions or proposal.base is not None:
             check(proposal, self.root, self.past_now())
@@ -140,7 +140,7 @@ class Engine:
         except Problem as problem:
             if problem.code == "precondition_failed":  # a JSON Patch's `test`
                 at = parse(problem.more["path"])
-                problem.more.update(at_present(self.root, self.past_now(), at))
+                problem.more.update(at_present(self.past_now(), Present(self.root), at))
             raise
         if diff is SAME or proposal.dry_run:
             outcome = Outcome(
@@ -246,17 +246,14 @@ class Engine:
         return past
 
     def _replayed(self, seen: Seen, proposal: Proposal) -> Outcome:
-        child = seen.child
-        if child is None and proposal.edit == "post" and seen.changed:
-            child = self._child_of(seen.rev, proposal.path)
-        diff = None
-        if proposal.want_diff and seen.changed:
-            diff = self.past_now().changes_after(seen.rev - 1)[0].diff
+        child, diff = seen.child, None
+        made_child = child is None and proposal.edit == "post"
+        if seen.changed and (made_child or proposal.want_diff):
+            looked = proposal.looked
+            diff = looked.seen if looked is not None else self.past_now().changes_after(seen.rev - 1)[0].diff
+            if made_child:
+                child = added_child(diff, proposal.path)
         return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, diff, child)
-
-    def _child_of(self, rev: int, path: Path) -> Path:
-        """The path of what a logged `post` made, read back from its record."""
-        return added_child(self.past_now().changes_after(rev - 1)[0].diff, path)
 
     # -- what the committer calls
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from kantad.values.content import MISSING, copied, encode_json
-from kantad.values.narrow import DELETED, FAR, UNCLEAR, UNTOUCHED, Verdict, compared, narrowed
-from kantad.values.patch import escape, unescape
-from kantad.values.pointer import Path, index, lookup
+from kantad.values.narrow import DELETED, UNCLEAR, UNTOUCHED, Verdict, compared, narrowed
+from kantad.values.patch import unescape
+from kantad.values.pointer import Path, lookup
+from kantad.values.touch import shared
 
 Before = list[tuple[Path, Any]]
 
@@ -96,23 +97,8 @@ def _meeting(node: Node, patch: Any, path: Path) -> Iterator[Path]:
         segment = unescape(name)
         if segment in node.below:
             yield from _all(node.below[segment], (*path, segment))
-    for segment, sub in _shared(node, patch):
+    for segment, sub in shared(node.below, patch):
         yield from _meeting(node.below[segment], sub, (*path, segment))
-
-
-def _shared(node: Node, patch: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """The keys that both have, found from whichever has fewer."""
-    if len(patch) <= len(node.below):
-        for name, sub in patch.items():
-            if name != "$delete" and (segment := str(unescape(name))) in node.below:
-                yield segment, sub
-        return
-    for segment in node.below:
-        key: Any = escape(segment)
-        if key not in patch and (number := index(segment, FAR)) >= 0:
-            key = number
-        if key in patch:
-            yield segment, patch[key]
 
 
 def _all(node: Node, path: Path) -> Iterator[Path]:

@@ -1,75 +1,195 @@
 """The preconditions of a proposal, checked in the same synchronous step as the change.
 
 A refusal carries what a retry needs (revision, etag, and the value up to 64 KiB), so that it
-needs no read.
+needs no read. What lies too far back to be read in one step is looked through beforehand:
+`look_back`, which the edges await where `looks_back` says so.
 """
 
-from typing import Any, Final
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
+from kantad.engine import since
 from kantad.engine.past import Past
-from kantad.engine.proposal import Proposal
+from kantad.engine.proposal import Looked, Proposal
+from kantad.store.history import Logged
 from kantad.values.content import MISSING, encode_json, etag
 from kantad.values.errors import Problem
-from kantad.values.pointer import Path, format, lookup, overlap
-from kantad.values.record import cursor
-from kantad.values.touch import meets, touched
+from kantad.values.pointer import Path, format, lookup
+from kantad.values.record import Change, cursor, parse_cursor
+from kantad.values.touch import Tree, meeting, meets
+
+if TYPE_CHECKING:
+    from kantad.engine.engine import Engine
 
 SHOWN_VALUE: Final = 64 << 10  # bytes of JSON
+SHOWN_TOGETHER: Final = 1 << 20  # bytes of JSON, all values of a refusal
 MOST_LISTED: Final = 100  # conflicting changes
+NEAR: Final = 1000  # changes that are looked through in the step of the write
+SLICE: Final = 0.004  # seconds of looking back between two looks at everything else
 
 
 def check(proposal: Proposal, root: Any, past: Past) -> None:
     """Raise `Problem` `precondition_failed` or `conflict` where a condition does not hold."""
+    looked, present = proposal.looked or Looked(), Present(root)
     if proposal.conditions:
-        _check_conditions(proposal, root, past)
+        _check_conditions(proposal, looked, present, past)
     if proposal.base is not None:
-        _check_base(proposal, proposal.base, root, past)
+        _check_base(proposal, proposal.base, looked, present, past)
 
 
-def _check_conditions(proposal: Proposal, root: Any, past: Past) -> None:
-    failed = []
-    for condition in proposal.conditions:
-        why = condition.fails(root)
+class Present:
+    """The values of this moment: each is hashed and measured once, however many conditions ask for it."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.left = SHOWN_TOGETHER
+        self._tags: dict[int, str] = {}
+        self._sizes: dict[int, int] = {}
+
+    def tag(self, value: Any) -> str:
+        """The etag of a value of the state."""
+        known = self._tags.get(id(value))
+        if known is None:
+            known = self._tags[id(value)] = etag(value)
+        return known
+
+    def shown(self, path: Path) -> dict[str, Any]:
+        """What a refusal tells of a path; the value is left out where it is large, and when there is no more room."""
+        value = lookup(self.root, path)
+        if value is MISSING:
+            return {"exists": False}
+        shown: dict[str, Any] = {"exists": True, "etag": self.tag(value)}
+        size = self._sizes.get(id(value))
+        if size is None:
+            size = self._sizes[id(value)] = len(encode_json(value))
+        if size <= min(SHOWN_VALUE, self.left):
+            self.left -= size
+            shown["value"] = value
+        return shown
+
+
+def at_present(past: Past, present: Present, path: Path) -> dict[str, Any]:
+    """What a retry needs to know of a path: the revision, and the value there with its etag."""
+    rev, chain = past.present
+    return {"path": format(path), "rev": rev, "cursor": cursor(rev, chain), **present.shown(path)}
+
+
+def _check_conditions(proposal: Proposal, looked: Looked, present: Present, past: Past) -> None:
+    failed: list[tuple[Path, str]] = []
+    later: dict[int, list[Logged]] = {}
+    for number, condition in enumerate(proposal.conditions):
+        why = condition.fails(lookup(present.root, condition.path), present.tag)
         if why is None and condition.unchanged_since is not None:
-            rev = past.verified(condition.unchanged_since, "unchanged_since")
-            if any(meets(change.diff, condition.path) for change in past.changes_after(rev)):
+            rev = _verified(condition.unchanged_since, "unchanged_since", looked, past)
+            after = max(rev, looked.rev)
+            if after not in later:
+                later[after] = past.changes_after(after)
+            if number in looked.changed or any(meets(change.diff, condition.path) for change in later[after]):
                 why = f"the value changed after revision {rev}"
         if why is not None:
-            failed.append({"path": format(condition.path), "reason": why, **_shown(root, condition.path)})
+            failed.append((condition.path, why))
     if failed:
-        raise Problem(
-            "precondition_failed", failed[0]["reason"], **at_present(root, past, proposal.path), failed=failed
-        )
+        members = at_present(past, present, proposal.path)
+        named = [{"path": format(path), "reason": why, **present.shown(path)} for path, why in failed]
+        raise Problem("precondition_failed", failed[0][1], **members, failed=named)
 
 
-def _check_base(proposal: Proposal, base: str | int, root: Any, past: Past) -> None:
-    rev = past.verified(base, "base")
+def _check_base(proposal: Proposal, base: str | int, looked: Looked, present: Present, past: Past) -> None:
+    rev = _verified(base, "base", looked, past)
     if rev == past.present[0]:
         return
     mine = proposal.touches()
-    conflicts = []
-    for change in past.changes_after(rev):
-        place = next((path for path in touched(change.diff) if any(overlap(path, own) for own in mine)), None)
+    conflicts = [*looked.conflicts, *_conflicts(past.changes_after(max(rev, looked.rev)), mine)]
+    if conflicts:
+        some = f"at least {MOST_LISTED}" if len(conflicts) >= MOST_LISTED else str(len(conflicts))
+        detail = f"{some} change(s) after revision {rev} touched what this write touches"
+        members = at_present(past, present, proposal.path)
+        raise Problem("conflict", detail, conflicts=conflicts[:MOST_LISTED], **members)
+
+
+def _verified(mark: str | int, name: str, looked: Looked, past: Past) -> int:
+    return parse_cursor(mark, name)[0] if mark in looked.verified else past.verified(mark, name)
+
+
+def _conflicts(changes: Iterable[Logged], mine: Tree | None) -> Iterator[dict[str, Any]]:
+    for change in changes:
+        place = meeting(mine, change.diff)
         if place is not None:
             user = {} if change.u is None else {"u": change.u}
-            conflicts.append({"rev": change.rev, "a": change.a, **user, "path": format(place)})
-    if conflicts:
-        detail = f"{len(conflicts)} change(s) after revision {rev} touched what this write touches"
-        listed = conflicts[:MOST_LISTED]
-        raise Problem("conflict", detail, conflicts=listed, **at_present(root, past, proposal.path))
+            yield {"rev": change.rev, "a": change.a, **user, "path": format(place)}
 
 
-def at_present(root: Any, past: Past, path: Path) -> dict[str, Any]:
-    """What a retry needs to know of a path: the revision, and the value there with its etag."""
-    rev, chain = past.present
-    return {"path": format(path), "rev": rev, "cursor": cursor(rev, chain), **_shown(root, path)}
+# -- what is too much for one step
 
 
-def _shown(root: Any, path: Path) -> dict[str, Any]:
-    value = lookup(root, path)
-    if value is MISSING:
-        return {"exists": False}
-    shown: dict[str, Any] = {"exists": True, "etag": etag(value)}
-    if len(encode_json(value)) <= SHOWN_VALUE:
-        shown["value"] = value
-    return shown
+def looks_back(engine: "Engine", proposal: Proposal) -> bool:
+    """Whether `look_back` is to be awaited before this proposal is transacted."""
+    seen = engine.window.peek(proposal.key)
+    if seen is not None and not proposal.dry_run:
+        told = proposal.want_diff or (proposal.edit == "post" and seen.child is None)
+        return seen.changed and told and seen.rev < engine.past.ring.first
+    far = engine.written.rev - NEAR
+    return any(engine.past.oldest <= parse_cursor(mark, name)[0] < far for name, mark in _marks(proposal))
+
+
+async def look_back(engine: "Engine", proposal: Proposal) -> None:
+    """Learn what a proposal must know of changes long ago, without holding anybody up; raises `Problem`.
+
+    What is left when this returns is little: transact the proposal in the same step.
+    """
+    seen = engine.window.peek(proposal.key)
+    if seen is not None and not proposal.dry_run:
+        record = engine.log.codec.decode(await engine.feeds.payload(seen.rev), Change)
+        proposal.looked = Looked(seen=record.diff)
+        return
+    search = _Search(proposal)
+    for name, mark in _marks(proposal):
+        if parse_cursor(mark, name)[0] <= engine.written.rev:
+            await since.position(engine, mark, name)
+            search.looked.verified.add(mark)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + SLICE
+    rev = search.first
+    while rev < engine.written.rev - NEAR and not search.is_over():
+        rev += 1
+        search.take(rev, engine.log.codec.decode(await engine.feeds.payload(rev), Change))
+        if loop.time() > until:
+            await asyncio.sleep(0)
+            until = loop.time() + SLICE
+    search.looked.rev = engine.written.rev if search.is_over() else rev
+    proposal.looked = search.looked
+
+
+def _marks(proposal: Proposal) -> list[tuple[str, str | int]]:
+    """The revisions and cursors that a proposal's preconditions begin at, each with the name of its parameter."""
+    given = [("base", proposal.base), *(("unchanged_since", each.unchanged_since) for each in proposal.conditions)]
+    return [(name, mark) for name, mark in given if mark is not None]
+
+
+class _Search:
+    """A proposal's `base` and `unchanged_since`, held against one change after another."""
+
+    def __init__(self, proposal: Proposal) -> None:
+        self.looked = Looked()
+        self.base = None if proposal.base is None else parse_cursor(proposal.base, "base")[0]
+        self.mine = None if proposal.base is None else proposal.touches()
+        self.open = {
+            number: (parse_cursor(each.unchanged_since, "unchanged_since")[0], each.path)
+            for number, each in enumerate(proposal.conditions)
+            if each.unchanged_since is not None
+        }
+        self.first = min(parse_cursor(mark, name)[0] for name, mark in _marks(proposal))
+
+    def take(self, rev: int, record: Change) -> None:
+        """Look at the change of a revision."""
+        if self.base is not None and rev > self.base:
+            self.looked.conflicts += _conflicts([Logged(rev, record.a, record.u, record.diff)], self.mine)
+        met = [number for number, (mark, path) in self.open.items() if rev > mark and meets(record.diff, path)]
+        for number in met:
+            del self.open[number]
+            self.looked.changed.add(number)
+
+    def is_over(self) -> bool:
+        """Whether what is still to come makes no difference."""
+        return not self.open and (self.base is None or len(self.looked.conflicts) >= MOST_LISTED)

@@ -6,7 +6,8 @@ into the canonical patch of the root. Pure.
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,8 +19,8 @@ from kantad.values.effect import SAFE, assignment, effect, locate, removal, root
 from kantad.values.errors import Problem
 from kantad.values.patch import marshal
 from kantad.values.pointer import Path, format, lookup
-from kantad.values.touch import touched
-from kantad.values.translate import json_patch, merge_patch, merge_paths, operation_paths
+from kantad.values.touch import Tree, rooted_at, tree_of, tree_of_merge, tree_of_paths
+from kantad.values.translate import json_patch, merge_patch, operation_paths
 
 Edit = Literal["put", "patch", "merge", "json-patch", "delete", "post", "revert"]
 Ack = Literal["durable", "written", "applied"]
@@ -37,18 +38,32 @@ class Condition:
     not_etags: tuple[str, ...] | None = None
     unchanged_since: str | int | None = None
 
-    def fails(self, root: Any) -> str | None:
-        """Why the condition does not hold for this root, or None (`unchanged_since` is the engine's to check)."""
-        value = lookup(root, self.path)
+    def fails(self, value: Any, tag: Callable[[Any], str] = etag) -> str | None:
+        """Why the condition does not hold for the value at its path, or None (`unchanged_since` is the engine's)."""
         if self.exists is not None and (value is not MISSING) is not self.exists:
             return "there is no value" if self.exists else "there is a value"
         if self.equals is not MISSING and (value is MISSING or not equal(value, self.equals)):
             return "the value is not equal"
-        if self.etags is not None and (value is MISSING or etag(value) not in self.etags):
+        if self.etags is not None and (value is MISSING or tag(value) not in self.etags):
             return "the etag does not match"
-        if self.not_etags is not None and value is not MISSING and etag(value) in self.not_etags:
+        if self.not_etags is not None and value is not MISSING and tag(value) in self.not_etags:
             return "the etag matches"
         return None
+
+
+@dataclass(slots=True)
+class Looked:
+    """What was learnt beforehand of the changes up to `rev`, which are too many to be read in the step of the write.
+
+    `conflicts` are those with `base`, `changed` the conditions (by their place in the request) that
+    do not hold, `verified` the cursors that are of this history, `seen` the diff of the first answer.
+    """
+
+    rev: int = 0
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    changed: set[int] = field(default_factory=set)
+    verified: set[str | int] = field(default_factory=set)
+    seen: Any = None
 
 
 @dataclass(slots=True)
@@ -73,6 +88,7 @@ class Proposal:
     foreign: bool = False
     must_exist: bool = False
     to: str | int | None = None
+    looked: "Looked | None" = None
 
     def fingerprint(self) -> str:
         """`q` of the record: 8 hex digits over all that makes two requests the same one."""
@@ -88,17 +104,17 @@ class Proposal:
             text = encode_msgpack(parts)
         return blake3(text).hexdigest(length=4)
 
-    def touches(self) -> list[Path]:
-        """The paths that the request is about, for `base`: equal, above or below one is a conflict."""
+    def touches(self) -> Tree | None:
+        """What the request is about, for `base`: what touches it, or something above or below, is a conflict."""
         match self.edit:
             case "patch":
-                return list(touched(self.body, self.path))
+                return rooted_at(self.path, tree_of(self.body))
             case "merge":
-                return merge_paths(self.body, self.path)
+                return rooted_at(self.path, tree_of_merge(self.body))
             case "json-patch":
-                return operation_paths(self.body, self.path)
+                return tree_of_paths(operation_paths(self.body, self.path))
             case _:
-                return [self.path]
+                return rooted_at(self.path, None)
 
 
 @dataclass(slots=True)

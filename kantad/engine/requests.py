@@ -38,14 +38,14 @@ class Window:
 
     def find(self, key: str, q: str) -> Seen | None:
         """The first answer to this request; raises `Problem("key_reused")` if the key was another's."""
-        seen = self.changes.get(key) or self.unchanged.get(key)
+        seen = self.peek(key)
         if seen is not None and seen.q != q:
             raise Problem("key_reused", "this idempotency key was used for a different request", rev=seen.rev)
         return seen
 
-    def knows(self, key: str | None) -> bool:
-        """Whether a key was used."""
-        return key in self.changes or key in self.unchanged
+    def peek(self, key: str | None) -> Seen | None:
+        """The first answer to a request with this key, whichever request it was."""
+        return None if key is None else self.changes.get(key) or self.unchanged.get(key)
 
     def add(self, key: str, seen: Seen) -> None:
         """Remember a request; what leaves the window is dropped by `trim`, when this one can't be taken back."""

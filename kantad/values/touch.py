@@ -1,19 +1,23 @@
-"""What a patch touches, and its part below a path. Pure; called by conflict checks and feeds."""
+"""What a patch touches: as paths, and as a tree that is held against other patches. Pure.
 
-from collections.abc import Iterator
+Below each touched path everything may have changed; a list edit that moves elements touches its
+array as a whole. Two writes are in each other's way where one touches a path that is equal to,
+above or below one that the other touches. That is found by going down both at once, so that it
+costs what they share, not what they hold.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kantad.values.patch import unescape
-from kantad.values.pointer import Path, overlap
+from kantad.values.patch import escape, unescape
+from kantad.values.pointer import Path, key_in
+
+Tree = dict[str, "Tree | None"]  # None: this and all below it
 
 
 def touched(patch: Any, path: Path = ()) -> Iterator[Path]:
-    """The paths that a patch rooted at `path` touches.
-
-    Below each of them everything may have changed; a list edit that moves elements touches its
-    array as a whole.
-    """
-    if type(patch) is not dict or not patch or "$replace" in patch or "$insert" in patch:
+    """The paths that a patch rooted at `path` touches."""
+    if _is_whole(patch):
         yield path
         return
     for key, sub in patch.items():
@@ -27,6 +31,94 @@ def touched(patch: Any, path: Path = ()) -> Iterator[Path]:
             yield (*path, unescape(name))
 
 
+def _is_whole(patch: Any) -> bool:
+    """Whether a patch touches its place as a whole."""
+    return type(patch) is not dict or not patch or "$replace" in patch or "$insert" in patch
+
+
+def tree_of(patch: Any) -> Tree | None:
+    """What a patch touches, as a tree."""
+    if _is_whole(patch):
+        return None
+    gone = patch.get("$delete", ())
+    names = gone if type(gone) is list else [gone]
+    if any(type(name) is int for name in names):
+        return None
+    tree: Tree = {}
+    for key, sub in patch.items():  # one frame of the interpreter a level
+        if key != "$delete":
+            tree[str(unescape(key))] = tree_of(sub)
+    for name in names:
+        tree[str(unescape(name))] = None
+    return tree
+
+
+def tree_of_merge(patch: Any) -> Tree | None:
+    """What an RFC 7396 merge patch touches, as a tree."""
+    if type(patch) is not dict or not patch:
+        return None
+    tree: Tree = {}
+    for key, value in patch.items():
+        tree[str(key)] = tree_of_merge(value)
+    return tree
+
+
+def tree_of_paths(paths: Iterable[Path]) -> Tree | None:
+    """These paths as a tree; there is at least one."""
+    top: Tree = {}
+    for path in paths:
+        if not path:
+            return None
+        tree = top
+        for segment in path[:-1]:
+            below = tree.setdefault(segment, {})
+            if below is None:
+                break
+            tree = below
+        else:
+            tree[path[-1]] = None
+    return top
+
+
+def rooted_at(path: Path, tree: Tree | None) -> Tree | None:
+    """What touches this below `path`, as a tree of the root."""
+    for segment in reversed(path):
+        tree = {segment: tree}
+    return tree
+
+
+def meeting(tree: Tree | None, patch: Any, path: Path = ()) -> Path | None:
+    """A path that a patch (rooted at `path`, as the tree is) touches and that is in the way of the tree's, or None."""
+    if tree is None:
+        return next(touched(patch, path), None)
+    if not tree or _is_whole(patch):
+        return path if tree else None
+    gone = patch.get("$delete", ())
+    for name in gone if type(gone) is list else [gone]:
+        if type(name) is int:
+            return path
+        if unescape(name) in tree:
+            return (*path, unescape(name))
+    for segment, sub in shared(tree, patch):
+        found = meeting(tree[segment], sub, (*path, segment))
+        if found is not None:
+            return found
+    return None
+
+
 def meets(patch: Any, path: Path) -> bool:
     """Whether a patch of the root touches this path, something above it or something below it."""
-    return any(overlap(mine, path) for mine in touched(patch))
+    return meeting(rooted_at(path, None), patch) is not None
+
+
+def shared(below: Mapping[str, Any], patch: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """The segments that these and an object's patch have in common, found from whichever has fewer."""
+    if len(patch) <= len(below):
+        for name, sub in patch.items():
+            if name != "$delete" and (segment := str(unescape(name))) in below:
+                yield segment, sub
+        return
+    for segment in below:
+        key = escape(segment) if segment[:1] == "$" else key_in(patch, segment)
+        if key in patch:
+            yield segment, patch[key]

@@ -29,8 +29,8 @@ def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
     found: dict[Any, Any] = {}
     gone = []
     for key, value in patch.items():
-        check_key(key, foreign)
-        if foreign and type(key) is str:
+        check_key(key, patch, foreign)
+        if foreign:
             key = key_in(old, key)
         if value is None:
             if key in old:
@@ -55,16 +55,6 @@ def _without_nulls(patch: Any) -> Any:
         if value is not None:
             made[key] = _without_nulls(value)
     return made
-
-
-def merge_paths(patch: Any, path: Path) -> list[Path]:
-    """The paths that a merge patch rooted at `path` touches."""
-    if type(patch) is not dict or not patch:
-        return [path]
-    found = []
-    for key, value in patch.items():
-        found += merge_paths(value, (*path, str(key)))
-    return found
 
 
 MOST_COPIED: Final = 16 << 20  # bytes of JSON, roughly, that the copies of one JSON Patch come to

@@ -21,6 +21,7 @@ UNSUPPORTED: Final = 1003
 INVALID_TEXT: Final = 1007
 POLICY: Final = 1008
 TOO_BIG: Final = 1009
+INTERNAL: Final = 1011
 
 MOST_FRAGMENTS: Final = 16_384  # of one message
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
-from kantad.engine.proposal import Outcome
+from kantad.engine.preconditions import look_back, looks_back
+from kantad.engine.proposal import Outcome, Proposal
 from kantad.engine.visible import Visible
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
@@ -41,15 +42,20 @@ if TYPE_CHECKING:
 class Operations:
     """The operations of one connection."""
 
-    __slots__ = ("engine", "session")
+    __slots__ = ("engine", "prepared", "session")
 
     def __init__(self, engine: Engine, session: "Session") -> None:
         self.engine, self.session = engine, session
+        self.prepared: Proposal | Problem | None = None  # the next request's, after it has looked back
 
-    def handle_all(self, requests: list[Request | Refused]) -> None:
-        """Handle requests in order: plain writes that stand together in one step."""
+    def handle_all(self, requests: list[Request | Refused]) -> int:
+        """Handle requests in order, plain writes that stand together in one step; returns how many.
+
+        A write that must look back at the log first is where it stops, to be handed in again when
+        the session goes on: nothing behind it may overtake it.
+        """
         lane: list[Transact] = []
-        for request in requests:
+        for place, request in enumerate(requests):
             if type(request) is Transact and self._is_plain(request):
                 lane.append(request)
                 continue
@@ -57,11 +63,15 @@ class Operations:
                 self.write_all(lane)
                 lane = []
             try:
-                self.handle(request)
+                if type(request) is not Transact:
+                    self.handle(request)
+                elif not self.transact(request):
+                    return place
             except Problem as problem:
                 self.session.answer(None if type(request) is Refused else request.id, problem_members(problem))
         if lane:
             self.write_all(lane)
+        return len(requests)
 
     def handle_one(self, request: Request | Refused) -> bool:
         """Handle the one request of a message; False, with nothing done, where it is not a plain one."""
@@ -90,12 +100,10 @@ class Operations:
         return True
 
     def handle(self, request: Request | Refused) -> None:
-        """Do what is asked for, and answer now or later; raises the `Problem` to answer with now."""
+        """Do what is asked for (a write apart), and answer now or later; raises the `Problem` to answer with now."""
         match request:
             case Get():
                 self.read(request, WHOLE)
-            case Transact():
-                self.transact(request)
             case Subscribe():
                 self.subscribe(request)
             case Keys():
@@ -208,16 +216,32 @@ class Operations:
         engine = self.engine
         return encode_json(outcome_body(Outcome(engine.rev, engine.chain, engine.micros, False)))[1:]
 
-    def transact(self, asked: Transact) -> None:
-        """Propose a change; the answer waits for its acknowledgement."""
+    def transact(self, asked: Transact) -> bool:
+        """Propose a change; the answer waits for its acknowledgement. False where it must look back first."""
         engine = self.engine
-        proposal = proposal_of(transaction_of(asked), None, engine.foreign)
+        proposal, self.prepared = self.prepared, None
         try:
+            if proposal is None:
+                proposal = proposal_of(transaction_of(asked), None, engine.foreign)
+                if looks_back(engine, proposal):
+                    self.session.hold(self._prepare(proposal))
+                    return False
+            if isinstance(proposal, Problem):
+                raise proposal
             outcome = engine.transact(proposal)
         except Problem as problem:
-            return self._refuse(asked.id, problem)
+            self._refuse(asked.id, problem)
+            return True
         members = encode_json(outcome_body(outcome, diff=asked.dry_run or asked.want == "diff"))[1:]
-        return self.session.proposed(proposal.ack, outcome.rev, asked.id, members)
+        self.session.proposed(proposal.ack, outcome.rev, asked.id, members)
+        return True
+
+    async def _prepare(self, proposal: Proposal) -> None:
+        try:
+            await look_back(self.engine, proposal)
+            self.prepared = proposal
+        except Problem as problem:
+            self.prepared = problem
 
     def _refuse(self, id: Id, problem: Problem) -> None:
         """Answer with a problem: one that shows state waits for that state to be acknowledged."""

@@ -22,13 +22,13 @@ from kantad.web.body import Limits
 from kantad.web.connection import Connection
 from kantad.web.frames import Fault, Frames, close_frame, frame
 from kantad.web.operations import Operations
+from kantad.web.parcel import Parcel
 from kantad.web.subscriptions import Subscriptions
 from kantad.web.tongue import Id, Refused, Request, Tongue, problem_members
 
 AT_ONCE: Final = 128  # requests handled before others get their turn
 LINGER: Final = 1.0  # seconds for the client to answer a close frame
 MOST_CONTROLS: Final = 200  # pings and pongs in a second
-MOST_UNDER_WAY: Final = 1024  # requests
 
 
 class Session:
@@ -42,7 +42,9 @@ class Session:
         "frames",
         "heard",
         "held",
+        "holding",
         "limits",
+        "most",
         "opened",
         "operations",
         "parcel",
@@ -60,6 +62,7 @@ class Session:
 
     def __init__(self, engine: Engine, connection: Connection, tongue: Tongue, limits: Limits) -> None:
         self.engine, self.connection, self.tongue, self.limits = engine, connection, tongue, limits
+        self.most = limits.max_in_flight
         self.frames = Frames(limits.max_body)
         self.operations = Operations(engine, self)
         self.subscriptions = Subscriptions(engine, self)
@@ -67,7 +70,7 @@ class Session:
         self.parcel: Parcel | None = None  # what is being handled
         self.tasks: set[asyncio.Task[None]] = set()
         self.under_way = self.waiting = 0
-        self.opened = self.closing = self.paused = False
+        self.opened = self.closing = self.paused = self.holding = False
         self.held = b""  # what came before the handshake was answered
         self.heard = self.pinged = 0.0  # on the loop's clock
         self.unanswered = 0  # pings in a row
@@ -112,13 +115,20 @@ class Session:
                     self._arrived(self.tongue.requests(payload, opcode, self.limits.max_depth))
         except Fault as fault:
             return self.close(fault.code, fault.why)
+        except Exception:
+            return self.failed()
         if self.queue:
             self.work()
         return None
 
+    def failed(self) -> None:
+        """Handling a request raised what it must not: nothing more can be promised here."""
+        self.connection.faults.log("handling a message of a WebSocket")
+        self.close(frames.INTERNAL, "a fault of the server; it is in its log")
+
     def _arrived(self, requests: list[Request | Refused]) -> None:
         """A message: one plain request is handled at once, all else in its turn."""
-        free = not self.queue and self.under_way < MOST_UNDER_WAY and not self.connection.writing_paused
+        free = not self.queue and self.under_way < self.most and not self.connection.writing_paused
         if free and len(requests) == 1 and self.operations.handle_one(requests[0]):
             return
         self.queue.append(Parcel(self, requests))
@@ -186,19 +196,44 @@ class Session:
         """Handle what has arrived, as far as may be under way at once, and give others their turn now and then."""
         queue, connection, handle_all = self.queue, self.connection, self.operations.handle_all
         left = AT_ONCE
-        while queue and left > 0 and self.under_way < MOST_UNDER_WAY and not connection.writing_paused:
+        while queue and left > 0 and not self.holding and self.under_way < self.most and not connection.writing_paused:
             parcel = self.parcel = queue[0]
-            upto = min(len(parcel.requests), parcel.place + left, parcel.place + MOST_UNDER_WAY - self.under_way)
-            left -= upto - parcel.place
-            handle_all(parcel.requests[parcel.place : upto])
-            parcel.place = upto
-            if upto == len(parcel.requests):
+            upto = min(len(parcel.requests), parcel.place + left, parcel.place + self.most - self.under_way)
+            try:
+                handled = handle_all(parcel.requests[parcel.place : upto])
+            except Exception:
+                self.parcel = None
+                return self.failed()
+            left -= handled
+            parcel.place += handled
+            if parcel.place == len(parcel.requests):
                 queue.popleft()
                 parcel.finished()
         self.parcel = None
-        if queue and left <= 0:
+        if queue and left <= 0 and not self.holding:
             asyncio.get_running_loop().call_soon(self.work)
         self._read_on(not queue)
+        return None
+
+    def hold(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Handle nothing more until a coroutine is through."""
+        self.holding = True
+        self._run(self._held(coroutine))
+
+    async def _held(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Exception:
+            self.failed()
+        finally:
+            self.holding = False
+        if not self.closing:
+            self.work()
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _read_on(self, wanted: bool) -> None:
         """Read from the socket only while nothing waits to be handled."""
@@ -259,22 +294,23 @@ class Session:
 
     def later(self, id: Id, coroutine: Coroutine[Any, Any, bytes], *, waits: bool = False) -> None:
         """Answer a request with the members that a coroutine gives, when it does."""
-        if waits and self.waiting >= MOST_UNDER_WAY:
+        if waits and self.waiting >= self.most:
             coroutine.close()
-            raise Problem("too_many", f"at most {MOST_UNDER_WAY} requests of a connection wait at once")
+            raise Problem("too_many", f"at most {self.most} requests of a connection wait at once")
         if waits:
             self.waiting += 1
         else:
             self.under_way += 1
-        task = asyncio.get_running_loop().create_task(self._later(id, coroutine, waits))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self._run(self._later(id, coroutine, waits))
 
     async def _later(self, id: Id, coroutine: Coroutine[Any, Any, bytes], waits: bool) -> None:
         try:
             members = await coroutine
         except Problem as problem:
             members = problem_members(problem)
+        except Exception:
+            members = b""
+            self.failed()
         finally:
             if waits:
                 self.waiting -= 1
@@ -284,83 +320,3 @@ class Session:
             self.send([self.tongue.answer(id, members)])
         if self.queue and not self.closing:
             self.work()
-
-
-class Parcel:
-    """The requests of one message: how far they are handled, and the answers that leave together."""
-
-    __slots__ = ("left", "now", "parts", "place", "requests", "session")
-
-    def __init__(self, session: Session, requests: list[Request | Refused]) -> None:
-        self.session, self.requests = session, requests
-        self.place = 0  # of the next to be handled
-        self.now: list[Any] = []  # answers that wait for nothing
-        self.parts: list[Part] = []  # answers of plain writes
-        self.left = 1  # what these wait for: their batches, and that all requests are handled
-
-    def wait(self, batch: Batch, pieces: list[Any]) -> None:
-        """Answer writes when their batch is durable."""
-        part = Part(self, pieces)
-        self.parts.append(part)
-        self.left += 1
-        batch.answers.append((part, b""))
-
-    def wait_for(self, ack: Ack | None, rev: int, piece: Any) -> bool:
-        """Answer another write when a revision is acknowledged; False where that is now."""
-        last = self.parts[-1] if self.parts else None
-        if last is not None and last.waits_for == (ack, rev):
-            last.pieces.append(piece)
-            return True
-        part = Part(self, [piece])
-        part.waits_for = (ack, rev)
-        if not self.session.engine.settle_when(ack, rev, part.settle):
-            self.now.append(piece)
-            return False
-        self.parts.append(part)
-        self.left += 1
-        return True
-
-    def finished(self) -> None:
-        """All of them are handled."""
-        self.requests = []
-        if self.now:
-            self.session.send(self.now)
-        self.one_less()
-
-    def one_less(self) -> None:
-        """One thing less to wait for."""
-        self.left -= 1
-        if not self.left and self.parts:
-            parts, self.parts = self.parts, []  # which know their parcel: nothing is left for the collector
-            self.session.send(
-                parts[0].pieces if len(parts) == 1 else [piece for part in parts for piece in part.pieces]
-            )
-
-
-class Part:
-    """Writes of one message that are settled together: the plain ones of one batch, or another one; an `Answering`."""
-
-    __slots__ = ("parcel", "pieces", "waits_for")
-
-    def __init__(self, parcel: Parcel, pieces: list[Any]) -> None:
-        self.parcel, self.pieces = parcel, pieces
-        self.waits_for: tuple[Ack | None, int] | None = None  # the acknowledgement of a revision, not a batch
-
-    def settled(self, data: bytes) -> None:
-        """See `Answering`."""
-        self.parcel.one_less()
-        self.parcel.session.told(len(self.pieces))
-
-    def refused(self, problem: Problem, data: bytes) -> None:
-        """See `Answering`."""
-        tongue, members = self.parcel.session.tongue, problem_members(problem)
-        self.pieces = [tongue.answer(tongue.id_of(piece), members) for piece in self.pieces]
-        self.settled(b"")
-
-    def settle(self, error: Exception | None) -> None:
-        """See `Settle`."""
-        if error is None:
-            self.settled(b"")
-        else:
-            unknown = Problem("unavailable", "whether the change was stored is not known")
-            self.refused(error if isinstance(error, Problem) else unknown, b"")

@@ -4,7 +4,8 @@ They share the connection fairly: who finds it full waits in line until it has r
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from itertools import count
+from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
 from kantad.engine.reader import Reader
@@ -15,8 +16,6 @@ from kantad.web.tongue import Events, Id, Subscribe, problem_members
 
 if TYPE_CHECKING:
     from kantad.web.session import Session
-
-MOST: Final = 1000
 
 
 class Subscription:
@@ -63,15 +62,16 @@ class Subscriptions:
 
     def check_room(self) -> None:
         """Raise the `Problem` of one too many."""
-        if len(self.by_id) + self.starting >= MOST:
-            raise Problem("too_many", f"a connection has at most {MOST} subscriptions")
+        most = self.session.limits.max_subscriptions
+        if len(self.by_id) + self.starting >= most:
+            raise Problem("too_many", f"a connection has at most {most} subscriptions (--max-subscriptions)")
 
     def start(self, asked: Subscribe, start: Start) -> None:
         """Answer a `subscribe`, and let its events follow."""
         session, engine = self.session, self.engine
         sub: Id = asked.id
         if sub in self.by_id:
-            sub = next(number for number in range(1, MOST + 2) if number not in self.by_id)
+            sub = next(number for number in count(1) if number not in self.by_id)
         subscription = Subscription(self, sub, session.tongue.events(sub))
         position = start.position(engine)
         reader = Reader(

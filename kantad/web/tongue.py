@@ -18,7 +18,7 @@ from kantad.values.record import cursor
 from kantad.web.body import decode, decoded
 from kantad.web.changes import Asked
 from kantad.web.frames import BINARY, TEXT, frame, payload_of
-from kantad.web.writing import ConditionRequest
+from kantad.web.writing import Conditions
 
 Id = int | float | str
 
@@ -61,7 +61,7 @@ class Transact(
     key: str | None = None
     m: str | None = None
     ack: Literal["durable", "written", "applied"] | None = None
-    conditions: list[ConditionRequest] = []
+    conditions: Conditions = []
     dry_run: bool = False
     want: Literal["diff"] | None = None
 

@@ -4,12 +4,14 @@ Each becomes a `Proposal`; the answer waits until the change is acknowledged, an
 that shows state, because the state may still be taken back.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from kantad.engine.engine import Engine
+from kantad.engine.preconditions import look_back, looks_back
 from kantad.engine.proposal import Ack, Condition, Outcome, Proposal
 from kantad.values.content import MISSING, encode_json
 from kantad.values.errors import Problem
@@ -20,6 +22,8 @@ from kantad.web.answer import JSON, Reply, encoded, last_lines
 from kantad.web.body import Limits, accepts_msgpack, decode, decoded, is_msgpack, read_body
 from kantad.web.parameters import acknowledgement, idempotency_key, label, moment, parse_query
 from kantad.web.reading import entity_tags
+
+MOST_CONDITIONS: Final = 1000  # of one transaction
 
 _PATCHES: dict[str, Literal["merge", "json-patch"]] = {
     "application/merge-patch+json": "merge",
@@ -37,6 +41,9 @@ class ConditionRequest(msgspec.Struct, forbid_unknown_fields=True):
     unchanged_since: int | str | None = None
 
 
+Conditions = Annotated[list[ConditionRequest], Meta(max_length=MOST_CONDITIONS)]
+
+
 class WriteRequest(
     msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"conditions": "if", "want": "return"}
 ):
@@ -49,7 +56,7 @@ class WriteRequest(
     id: str | None = None
     m: str | None = None
     ack: Literal["durable", "written", "applied"] | None = None
-    conditions: list[ConditionRequest] = []
+    conditions: Conditions = []
     dry_run: bool = False
     want: Literal["diff"] | None = None
 
@@ -76,10 +83,12 @@ _decode_revert_msgpack = msgspec.msgpack.Decoder(RevertRequest).decode
 
 async def commit(engine: Engine, proposal: Proposal) -> Outcome:
     """Transact and wait for the acknowledgement; raises the `Problem` only when it may be told."""
+    if looks_back(engine, proposal):
+        await look_back(engine, proposal)
     try:
         outcome = engine.transact(proposal)
     except Problem as problem:
-        if problem.status in (404, 409, 412) or problem.code == "key_reused":
+        if problem.shows_state:
             await engine.settled(None, engine.rev)
         raise
     await engine.settled(proposal.ack, outcome.rev)
@@ -234,7 +243,7 @@ async def revert(engine: Engine, request: web.BaseRequest, query: str, limits: L
     proposal.edit, proposal.to, proposal.body = "revert", asked.rev, MISSING
     proposal.conditions += header_conditions(request, proposal.path)
     parse_cursor(asked.rev, "rev")
-    if not engine.window.knows(proposal.key):
+    if engine.window.peek(proposal.key) is None:
         proposal.body = await engine.former.value_at(asked.rev, proposal.path)
     return await _committed(engine, request, proposal)
 

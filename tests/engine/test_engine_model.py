@@ -203,7 +203,7 @@ class Model:
         kept = own(asked)  # what is stored may be a part of the request's body
         root = decode_json(self.texts[-1])
         before = (self.engine.rev, self.engine.chain, encode_json(self.engine.root))
-        held = all(condition.fails(root) is None for condition in asked.conditions)
+        held = all(condition.fails(lookup(root, condition.path)) is None for condition in asked.conditions)
         try:
             outcome = self.engine.transact(asked)
         except Problem as problem:

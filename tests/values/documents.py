@@ -5,6 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from kantad.values.patch import escape
+
 COMMANDS = ("$replace", "$delete", "$insert")
 TEXTS = ("", "a", "b", "c", "$", "$a", "$$", "$$a", *COMMANDS, "$$replace", "0", "1", "-", "ü/~", "\U0001f600", "a~1")
 
@@ -134,3 +136,10 @@ nonsense = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(patch_keys, inner, max_size=4),
     max_leaves=12,
 )
+
+
+def assigned(path: tuple[str, ...], value: Any = 1) -> Any:
+    """A patch that assigns a value at a path."""
+    for segment in reversed(path):
+        value = {escape(segment): value}
+    return value

@@ -1,5 +1,6 @@
 """What a patch touches, against the paths whose values really differ."""
 
+import time
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +13,7 @@ from kantad.values.effect import effect
 from kantad.values.errors import Problem
 from kantad.values.patch import apply
 from kantad.values.pointer import overlap
-from kantad.values.touch import meets, touched
+from kantad.values.touch import meeting, meets, rooted_at, touched, tree_of, tree_of_paths
 from tests.values.documents import nonsense, patched, patched_objects
 
 Path = tuple[str, ...]
@@ -86,3 +87,42 @@ def test_any_json_touches_paths(patch: Any) -> None:
 )
 def test_the_touched_paths(patch: Any, paths: list[Path]) -> None:
     assert list(touched(patch)) == paths
+
+
+@given(patched, patched)
+def test_two_patches_meet_where_a_path_of_one_overlaps_a_path_of_the_other(
+    one: tuple[Any, Any], other: tuple[Any, Any]
+) -> None:
+    mine, theirs = one[1], other[1]
+    paths = [path for path in touched(theirs) if any(overlap(path, own) for own in touched(mine))]
+    found = meeting(tree_of(mine), theirs)
+    assert found in paths if paths else found is None
+    assert (meeting(tree_of_paths(touched(mine)), theirs) is None) == (not paths)
+
+
+@given(patched, patched)
+def test_below_different_paths_nothing_meets(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
+    tree = rooted_at(("left",), tree_of(one[1]))
+    assert meeting(tree, {"right": other[1]}) is None
+    assert (meeting(tree, {"left": other[1]}) is None) == (meeting(tree_of(one[1]), other[1]) is None)
+
+
+def test_nothing_meets_no_path_at_all() -> None:
+    assert meeting(tree_of_paths([]), {"$replace": {}}) is None
+    assert meeting(tree_of_paths([("a",)]), {}) == ()
+
+
+@pytest.mark.parametrize("wide", [{}, {"x": 1, "y": 2, "z": 3}])
+def test_foreign_and_dollar_keys_meet_from_either_side(wide: dict[Any, Any]) -> None:
+    patch = {**wide, -5: 1, 7: 2, "$$delete": 3, "$delete": ["gone"]}
+    for segment in ("-5", "7", "$delete", "gone"):
+        assert meeting({segment: None}, patch) == (segment,)
+    assert meeting({"delete": None, "$$delete": None, "5": None, "$replace": None}, patch) is None
+
+
+def test_wide_patches_meet_at_the_cost_of_what_they_share() -> None:
+    mine = tree_of({"users": {f"u{number}": {"n": 1} for number in range(200_000)}})
+    started = time.perf_counter()
+    for number in range(20_000):
+        assert meeting(mine, {"users": {f"v{number}": {"n": 1}}}) is None
+    assert time.perf_counter() - started < 10  # against every path of mine it is hours

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kantad.values.errors import Problem
-from kantad.values.translate import merge_paths, operation_paths
+from kantad.values.touch import meeting, rooted_at, tree_of, tree_of_merge
+from kantad.values.translate import operation_paths
 from tests.values.documents import nonsense
 
 ALLOWED = {400, 409, 412, 422}
@@ -15,7 +16,8 @@ ALLOWED = {400, 409, 412, 422}
 
 @given(nonsense | st.lists(st.dictionaries(st.sampled_from(["op", "path", "from"]), nonsense | st.text(max_size=3))))
 def test_any_json_names_paths_or_is_a_problem(patch: Any) -> None:
-    assert all(path[:1] == ("p",) for path in merge_paths(patch, ("p",)))
+    for tree in (rooted_at(("p",), tree_of(patch)), rooted_at(("p",), tree_of_merge(patch))):
+        assert meeting(tree, {"q": 1}) is None
     try:
         paths = operation_paths(patch, ("p",))
     except Problem as problem:
