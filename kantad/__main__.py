@@ -27,8 +27,10 @@ from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
 from kantad.store.log import Broken, Locked, NotOurs
 from kantad.values.errors import Damaged
+from kantad.values.pointer import bound
 from kantad.web.access import LOOPBACK, Access
 from kantad.web.app import App
+from kantad.web.connection import Patience
 from kantad.web.server import Server
 from kantad.web.writing import Limits
 
@@ -85,6 +87,9 @@ def offline(name: str, arguments: list[str]) -> int:
 
 def serve(config: Config) -> int:
     """Serve until a signal; returns the exit status."""
+    folder = os.path.dirname(config.get("db")) or "."
+    if not os.path.isdir(folder):
+        return _failed(USAGE, f"{config.get('db')}: there is no folder {folder}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_serve(config))
@@ -125,7 +130,13 @@ async def _serve(config: Config) -> int:
         max_depth=config.get("max-depth"),
     )
     stop = _until_signal(engine)
-    server = Server(make_app(engine, config), fast_path=not config.get("no-fast-path"))
+    bound.segments = config.get("max-segments")
+    server = Server(
+        make_app(engine, config),
+        fast_path=not config.get("no-fast-path"),
+        most_connections=config.get("max-connections"),
+        patience=Patience(head=config.get("header-timeout"), idle=config.get("idle-timeout")),
+    )
     try:
         address = await _listen(server, config)
     except UsageError:
@@ -179,7 +190,16 @@ def make_app(engine: Engine, config: Config) -> App:
         hosts=LOOPBACK | {host.lower() for host in (*config.get("allowed-host"), config.get("host"))},
         origins=frozenset(config.get("cors-origin")),
     )
-    return App(engine, access, Limits(config.get("max-body"), config.get("max-depth")))
+    limits = Limits(
+        max_body=config.get("max-body"),
+        max_depth=config.get("max-depth"),
+        body_seconds=config.get("body-timeout"),
+        max_target=config.get("max-target"),
+        max_header=config.get("max-header"),
+        max_subscriptions=config.get("max-subscriptions"),
+        max_in_flight=config.get("max-in-flight"),
+    )
+    return App(engine, access, limits)
 
 
 async def _listen(server: Server, config: Config) -> str:

@@ -5,6 +5,7 @@ Content is type and value: `1`, `1.0` and `true` are three contents, and so are 
 Pure; called by the differ, the interpreter, the preconditions and the edges.
 """
 
+from collections.abc import Container
 from math import isfinite
 from typing import Any, Final
 
@@ -102,7 +103,7 @@ def check(value: Any, room: int, foreign: bool = False) -> None:
             raise Problem("too_deep", "the value is nested too deeply (--max-depth)")
         for key, item in value.items() if kind is dict else enumerate(value):
             if kind is dict and type(key) is not str:
-                check_key(key, foreign)
+                check_key(key, value, foreign)
             try:
                 check(item, room - 1, foreign)
             except Problem as problem:
@@ -127,7 +128,11 @@ def check_scalar(value: Any, foreign: bool = False) -> None:
             raise Problem("validation_failed", f"a {kind.__name__} is not a JSON value")
 
 
-def check_key(key: Any, foreign: bool = False) -> None:
-    """Refuse an object key that is not a string (with `foreign`: nor an integer)."""
-    if type(key) is not str and not (foreign and type(key) is int):
+def check_key(key: Any, among: Container[Any], foreign: bool = False) -> None:
+    """Refuse an object key that is not a string (with `foreign`: nor an integer that is not among them as a string)."""
+    if type(key) is str:
+        return
+    if not (foreign and type(key) is int):
         raise Problem("invalid_value", "the key of an object is a string")
+    if str(key) in among:
+        raise Problem("invalid_value", f'an object cannot have both the keys {key} and "{key}", which are one path')

@@ -51,7 +51,7 @@ def literal(value: Any, room: int, foreign: bool = False) -> Any:
         made = {}
         for key, item in value.items():
             try:
-                name = _own_key(key, foreign)
+                name = _own_key(key, value, foreign)
                 made[name] = literal(item, room - 1, foreign)
             except Problem as problem:
                 raise problem.at(key) from None
@@ -74,10 +74,10 @@ def _check_room(room: int) -> None:
         raise Problem("too_deep", "the value is nested too deeply (--max-depth)")
 
 
-def _own_key(key: Any, foreign: bool) -> Any:
+def _own_key(key: Any, patch: dict[Any, Any], foreign: bool) -> Any:
     """The user's key that a patch spells; a command is refused here."""
     if type(key) is not str:
-        check_key(key, foreign)
+        check_key(key, patch, foreign)
         return key
     if key[:1] != "$":
         return key
@@ -111,7 +111,7 @@ def _built(patch: Any, room: int, foreign: bool) -> Any:
             elif key == "$insert":
                 raise Problem("patch_mismatch", "$insert where there is no array")
             else:
-                name = _own_key(key, foreign)
+                name = _own_key(key, patch, foreign)
                 made[name] = _built(sub, room - 1, foreign)
         except Problem as problem:
             raise problem.at(key) from None
@@ -145,8 +145,8 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
                     continue
                 if key == "$insert":
                     raise Problem("patch_mismatch", "$insert on an object")
-                name = _own_key(key, foreign)
-            if foreign and type(name) is str:
+                name = _own_key(key, patch, foreign)
+            if foreign:
                 name = key_in(old, name)
             if gone and name in gone:  # deleted, then made anew: deletions come first
                 narrowed = difference(old.get(name, MISSING), _built(sub, room - 1, foreign))

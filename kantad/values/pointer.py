@@ -4,7 +4,7 @@ A path is a tuple of keys; the root is `()`. Nothing is normalised: `.`, `..` an
 string are ordinary keys. Pure; used by every floor and by the client.
 """
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from kantad.values.content import MISSING
@@ -14,14 +14,21 @@ Path = tuple[str, ...]
 
 format = pointer_text
 
-MAX_SEGMENTS = 128
+
+class Bound:
+    """How long the paths of this process may be; set once, at its start."""
+
+    segments = 128
+
+
+bound: Final = Bound()
 
 
 def parse(pointer: str) -> Path:
     """The path that a JSON Pointer names (RFC 6901 section 3).
 
     Raises `Problem("invalid_path")` for a pointer that does not begin with `/`, for a `~` that
-    is neither `~0` nor `~1`, and for more than 128 segments.
+    is neither `~0` nor `~1`, and for too many segments.
     """
     if pointer == "":
         return ()
@@ -56,14 +63,21 @@ def parse_url(raw: str) -> Path:
 
 
 def _percent_decoded(segment: str) -> str:
-    pieces = segment.split("%")
-    for piece in pieces[1:]:
-        if len(piece) < 2 or not all(c in "0123456789abcdefABCDEF" for c in piece[:2]):
-            raise Problem("invalid_path", "'%' in a URL is followed by two hexadecimal digits")
     try:
-        return unquote_to_bytes(segment).decode()
+        return percent_decoded(segment)
+    except ValueError as error:
+        raise Problem("invalid_path", f"a path segment is percent-encoded UTF-8: {error}") from None
+
+
+def percent_decoded(text: str) -> str:
+    """Percent-encoded UTF-8 (RFC 3986 section 2.1) decoded, strictly; raises ValueError."""
+    for piece in text.split("%")[1:]:
+        if len(piece) < 2 or not all(c in "0123456789abcdefABCDEF" for c in piece[:2]):
+            raise ValueError("'%' is followed by two hexadecimal digits")
+    try:
+        return unquote_to_bytes(text).decode()
     except (UnicodeDecodeError, UnicodeEncodeError):
-        raise Problem("invalid_path", "a path segment is not valid UTF-8") from None
+        raise ValueError("the bytes are not UTF-8") from None
 
 
 def format_url(path: Path) -> str:
@@ -72,9 +86,9 @@ def format_url(path: Path) -> str:
 
 
 def bounded(path: Path) -> Path:
-    """The path itself; raises `Problem("invalid_path")` beyond 128 segments."""
-    if len(path) > MAX_SEGMENTS:
-        raise Problem("invalid_path", f"a path has at most {MAX_SEGMENTS} segments, this one {len(path)}")
+    """The path itself; raises `Problem("invalid_path")` beyond the bound of segments."""
+    if len(path) > bound.segments:
+        raise Problem("invalid_path", f"a path has at most {bound.segments} segments, this one {len(path)}")
     return path
 
 
@@ -93,12 +107,15 @@ def index(segment: object, length: int) -> int:
     return position if position < length else -1
 
 
-def key_in(target: dict[Any, Any], segment: str) -> Any:
+def key_in(target: dict[Any, Any], segment: str | int) -> Any:
     """The key of this object that the segment names: itself, or a foreign key that shows as it.
 
     MessagePack files of kanta may hold keys that are not strings; in JSON (and so in a path) an
-    integer shows in decimal. Returns the segment where there is no such key.
+    integer shows in decimal. A MessagePack patch may name either by an integer. Returns the segment
+    where there is no such key.
     """
+    if type(segment) is not str:
+        return segment if segment in target or str(segment) not in target else str(segment)
     if segment in target or len(segment) > 20 or not segment.isascii() or not segment.removeprefix("-").isdigit():
         return segment
     number = int(segment)

@@ -12,10 +12,9 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
 
 from kantad.values.errors import Problem
+from kantad.web.body import Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-MAX_TARGET = 8 << 10
-MAX_HEAD = 16 << 10
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/]+)(?::[0-9]*)?")  # RFC 9110 section 7.2: a host, and maybe a port
 
@@ -32,18 +31,18 @@ class Access:
         """Raise the `Problem` of a request that may not ask; returns an allowed foreign origin, if any."""
         return self._check_origin(request, self._check_host(request))
 
-    def check_form(self, request: web.BaseRequest) -> None:
+    def check_form(self, request: web.BaseRequest, limits: Limits) -> None:
         """Raise the `Problem` of a request that cannot be routed as it is."""
         if request.version not in (HttpVersion11, HttpVersion10):
             raise Problem("invalid_parameter", "HTTP/1.1 is spoken here")
         target = request.raw_path
         if not target.startswith("/") or "#" in target:
             raise Problem("invalid_path", "the request target begins with '/' and has no fragment")
-        if len(target) > MAX_TARGET:
-            raise Problem("uri_too_long", f"a request target has at most {MAX_TARGET} bytes")
+        if len(target) > limits.max_target:
+            raise Problem("uri_too_long", f"a request target has at most {limits.max_target} bytes (--max-target)")
         size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
-        if size > MAX_HEAD:
-            raise Problem("headers_too_large", f"a header block has at most {MAX_HEAD} bytes")
+        if size > limits.max_header:
+            raise Problem("headers_too_large", f"a header block has at most {limits.max_header} bytes (--max-header)")
         if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
             raise Problem("unsupported_media_type", "chunked is the only transfer coding")
         if "Content-Encoding" in request.headers:

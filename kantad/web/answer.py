@@ -97,6 +97,11 @@ def encoded(value: Any, msgpack: bool) -> tuple[bytes, bytes]:
     return (MSGPACK, encode_msgpack(value)) if msgpack else (JSON, encode_json(value))
 
 
+def fault_reply() -> Reply:
+    """The answer where a handler failed for no reason that the client could know."""
+    return Reply(500, b"Content-Type: text/plain\r\n", b"a fault of the server; it is in its log\n", True)
+
+
 def problem_reply(problem: Problem, *, close: bool = False) -> Reply:
     """The RFC 9457 answer of a problem. `retry_after` and `allow` among its members become headers too."""
     headers = PROBLEM

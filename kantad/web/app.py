@@ -4,8 +4,6 @@ The plain path: every request that is not answered by `fast`. One dispatcher tur
 into its answer; anything else that escapes a handler is a fault of ours, logged with a reference.
 """
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,16 +15,15 @@ from kantad.values.errors import Problem
 from kantad.values.pointer import parse_url
 from kantad.web import operating
 from kantad.web.access import Access
-from kantad.web.answer import Answer, Reply, json_reply, problem_reply
+from kantad.web.answer import Answer, Reply, fault_reply, json_reply, problem_reply
 from kantad.web.connection import Connection
+from kantad.web.faults import Faults
 from kantad.web.handshake import upgrade
 from kantad.web.openapi import document
 from kantad.web.parameters import parse_query
 from kantad.web.reading import get_keys, get_value
 from kantad.web.streams import get_changes
 from kantad.web.writing import Limits, revert, transaction, write_value
-
-logger = logging.getLogger("kantad")
 
 DATA = "/v1/data"
 KEYS = "/v1/keys"
@@ -76,7 +73,7 @@ class App:
     limits: Limits
     connections: Callable[[], int] = lambda: 0
     fast_answers: Callable[[], int] = lambda: 0
-    faults: list[float] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
 
     async def handle(self, request: web.BaseRequest) -> Answer:
         """Answer one request; never raises but for cancellation."""
@@ -86,7 +83,7 @@ class App:
             if connection is not None:
                 await connection.drained()
             origin = self.access.admit(request)
-            self.access.check_form(request)
+            self.access.check_form(request, self.limits)
             if connection is not None:
                 connection.admitted()
             if origin is not None and request.method == "OPTIONS":
@@ -99,8 +96,8 @@ class App:
         except ConnectionError:
             reply = Reply(400, b"", b"", True)  # for nobody: the client is gone
         except Exception:
-            self._fault(request)
-            reply = Reply(500, b"Content-Type: text/plain\r\n", b"a fault of the server; it is in its log\n", True)
+            self.faults.log(f"handling {request.method[:32]!r} {request.raw_path[:128]!r}")
+            reply = fault_reply()
         if origin is not None:
             reply.headers += b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode()
             reply.headers += b"Access-Control-Expose-Headers: ETag, Kanta-Revision, Kanta-Cursor, Location\r\n"
@@ -115,14 +112,6 @@ class App:
 
     def _body_read(self, request: web.BaseRequest) -> bool:
         return not request.body_exists or request.content.at_eof()
-
-    def _fault(self, request: web.BaseRequest) -> None:
-        """Log an exception that is a bug: with its traceback, at most ten a minute."""
-        now = time.monotonic()
-        self.faults = [when for when in self.faults if when > now - 60]
-        if len(self.faults) < 10:
-            self.faults.append(now)
-            logger.exception("a fault while handling %r %r", request.method[:32], request.raw_path[:128])
 
     async def dispatch(self, request: web.BaseRequest) -> Reply:
         """Route and handle; raises `Problem`."""

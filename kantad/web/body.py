@@ -22,16 +22,24 @@ PROGRESS: Final = 1024  # bytes that count as progress
 MSGPACK_TYPES: Final = ("application/msgpack", "application/vnd.msgpack", "application/x-msgpack")
 
 _decode_msgpack = msgspec.msgpack.Decoder().decode
+_WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?").fullmatch
 _BYTE = re.compile(r"byte (\d+)")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|-?[0-9][0-9.eE+-]*', re.DOTALL)
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The limits of requests: bytes, container levels, seconds in which a body must make progress."""
+    """The limits of requests: bytes, container levels, seconds in which a body must make progress.
+
+    `max_target` and `max_header` are bytes; `max_subscriptions` and `max_in_flight` are of one WebSocket.
+    """
 
     max_body: int = 16 << 20
     max_depth: int = 128
     body_seconds: float = 30.0
+    max_target: int = 8 << 10
+    max_header: int = 16 << 10
+    max_subscriptions: int = 1000
+    max_in_flight: int = 1024
 
 
 async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
@@ -91,6 +99,8 @@ def decoded(decoder: Any, body: bytes) -> Any:
     except RecursionError:
         raise Problem("too_deep", "the body is nested too deeply (--max-depth)", offset=_too_deep_at(body)) from None
     except msgspec.ValidationError as error:
+        if "imestamp" in str(error):  # of MessagePack, before the year 1 or after 9999, or none at all
+            raise Problem("invalid_value", str(error).strip()) from None
         if "out of range" in str(error):
             raise Problem("invalid_value", f"{error}: a number is finite", offset=_out_of_range_at(body)) from None
         raise Problem("invalid_parameter", str(error)) from None
@@ -146,6 +156,19 @@ def is_msgpack(content_type: str) -> bool:
 
 
 def accepts_msgpack(request: web.BaseRequest) -> bool:
-    """Whether the client asks for MessagePack."""
+    """Whether the client asks for MessagePack, and rather than for JSON (RFC 9110 section 12.5.1)."""
     accept = request.headers.get("Accept")
-    return accept is not None and any(is_msgpack(part) for part in accept.split(","))
+    if accept is None or "msgpack" not in accept.lower():
+        return False
+    wanted = {media.lower(): weight for media, weight in map(_weighed, accept.split(","))}
+    msgpack = max((wanted[media] for media in MSGPACK_TYPES if media in wanted), default=0.0)
+    return msgpack > 0 and msgpack >= wanted.get("application/json", 0.0)
+
+
+def _weighed(part: str) -> tuple[str, float]:
+    """A media range of `Accept` and its weight; a weight that is none is 0."""
+    media, *parameters = (piece.strip() for piece in part.split(";"))
+    given = [piece[2:].strip() for piece in parameters if piece[:2].lower() == "q="]
+    if not given:
+        return media, 1.0
+    return media, float(given[0]) if _WEIGHT(given[0]) else 0.0

@@ -12,6 +12,7 @@ requests are answered: with a problem body and one short log line.
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -21,12 +22,17 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from kantad.values.errors import Problem
-from kantad.web.answer import Answer, problem_reply, render
+from kantad.web.answer import Answer, fault_reply, problem_reply, render
+from kantad.web.faults import Faults
 
 if TYPE_CHECKING:
     from kantad.web.fast import Fast
 
 logger = logging.getLogger("kantad.http")
+
+# What a header block must stand behind and hold, to be learned: HTTP/1.0 and absolute targets have rules of their own.
+_LINE: Final = re.compile(rb"[A-Z]+ /[^ \r\n]* HTTP/1\.1\r\n").match
+_HOST: Final = re.compile(rb"\r\nhost:", re.IGNORECASE).findall
 
 HELD_MOST: Final = 64 << 10  # pipelined bytes that wait for an answer before reading is paused
 FEED_UNSENT: Final = 32 << 10  # bytes of a feed that wait for the client before it is sent no more
@@ -75,7 +81,10 @@ class Connection(RequestHandler):
         "block",
         "carried",
         "closing",
+        "cut",
+        "ending",
         "fast",
+        "faults",
         "handed",
         "held",
         "missing",
@@ -89,10 +98,16 @@ class Connection(RequestHandler):
     )
 
     def __init__(
-        self, manager: web.Server, fast: "Fast | None", patience: Patience, refusals: "Refusals", **kwargs: Any
+        self,
+        manager: web.Server,
+        fast: "Fast | None",
+        patience: Patience,
+        refusals: "Refusals",
+        faults: Faults,
+        **kwargs: Any,
     ) -> None:
         super().__init__(manager, **kwargs)
-        self.fast, self.patience, self.refusals = fast, patience, refusals
+        self.fast, self.patience, self.refusals, self.faults = fast, patience, refusals, faults
         self.since = 0.0
         self.allowed = patience.head  # 0: no limit, a request is being handled
         self.handed = False  # aiohttp has a request (or part of one) that is not answered
@@ -104,6 +119,8 @@ class Connection(RequestHandler):
         self.carried: Carried | None = None
         self.upgraded: Upgraded | None = None
         self.closing = False
+        self.cut = False  # what was handed over is the beginning of a header block
+        self.ending = False  # the client sends no more
         self.active = False  # a fast request was answered since the last sweep
         self.held = b""
 
@@ -127,22 +144,30 @@ class Connection(RequestHandler):
             if self.missing is not None:
                 self.missing = self.missing - len(data) if self.missing >= len(data) else None
             self.more = self.missing is None
-            if not self.handed:
-                self._began()
+            if self.more:
+                self.cut = False
+                self.block = b""  # what was handed over is no longer one whole request
+                if not self.handed:
+                    self._began()
             super().data_received(data)
 
     def _hand_over(self, data: bytes) -> None:
         """Give aiohttp what arrived at a message boundary, noting whether it is one whole request."""
+        if not data:  # aiohttp asks itself to look again at what it has
+            super().data_received(data)
+            return
         self._began()
         self.block = b""
         self.missing = None
         end = data.find(b"\r\n\r\n")
+        self.cut = end < 0
         if end >= 0:
             block = data[data.find(b"\r\n") : end + 2]
             length = body_length(block)
             if length is not None and length >= len(data) - end - 4:
                 self.missing = length - (len(data) - end - 4)
-                self.block = block
+                if _LINE(data) and len(_HOST(block)) == 1:
+                    self.block = block
         self.more = self.missing is None
         super().data_received(data)
 
@@ -150,6 +175,15 @@ class Connection(RequestHandler):
         """The first bytes of a request are here."""
         self.handed = True
         self.allowed, self.since = self.patience.head, self._loop.time()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's takes one
+        """The client sends no more: it still gets the answer that it waits for, and is then closed."""
+        whole = self.handed and not self.missing and not self.cut  # as far as can be told
+        waits = self.waiting or (whole and self.carried is None and self.upgraded is None)
+        if not waits or self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
+            return False
+        self.ending = True
+        return True
 
     def hold(self, data: bytes) -> None:
         """Keep what was sent behind a request that is not answered yet."""
@@ -195,6 +229,15 @@ class Connection(RequestHandler):
         """Answer the fast request that waited with a problem."""
         reply = problem_reply(problem)
         self.settled(render(reply.status, reply.headers, reply.body))
+
+    def failed(self) -> None:
+        """Answer a fast request whose handling raised what it must not."""
+        self.faults.log("handling a plain request")
+        reply = fault_reply()
+        self.write(render(reply.status, reply.headers, reply.body, close=True))
+        self.closing = True
+        self.close()
+        self.force_close()
 
     # -- a feed instead of answers
 
@@ -251,6 +294,9 @@ class Connection(RequestHandler):
         """Close the connection if its client is overdue."""
         transport = self.transport
         if transport is None:
+            return
+        if self.ending and not self.handed and not self.waiting:
+            transport.close()
             return
         if self.carried is not None:
             self.carried.sweep(now)

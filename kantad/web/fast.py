@@ -96,12 +96,14 @@ class Fast:
                 self._write(connection, path, edit, data[end:])
         except Problem as problem:
             self._refuse(connection, problem)
+        except Exception:
+            connection.failed()
         return True
 
     def _recognised(self, head: bytes) -> "Plain | None":
         """What a head asks for, if it is plain; kept, because the same is asked for again."""
         found = _LINE(head)
-        if found is None:
+        if found is None or len(found[2]) + len("/v1/data") > self.limits.max_target:
             return None
         length = self.blocks.get(head[found.end() : -2])
         method, rest = found.groups()

@@ -2,11 +2,11 @@
 
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from kantad.engine.proposal import ACKS, Ack
 from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
+from kantad.values.pointer import percent_decoded
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 LABEL = 256  # characters of an action or a user
@@ -29,9 +29,11 @@ def parse_query(query: str, known: tuple[str, ...]) -> dict[str, str]:
 
 def _decoded(text: str, name: str) -> str:
     try:
-        return unquote_to_bytes(text.replace("+", " ")).decode()
-    except (UnicodeDecodeError, UnicodeEncodeError):
-        raise Problem("invalid_parameter", "a parameter is not valid UTF-8", parameter=name[:64]) from None
+        return percent_decoded(text.replace("+", " "))
+    except ValueError as error:
+        raise Problem(
+            "invalid_parameter", f"a parameter is percent-encoded UTF-8: {error}", parameter=name[:64]
+        ) from None
 
 
 def label(text: Any, name: str) -> str:

@@ -33,15 +33,16 @@ class _Server(web.Server):
             app.handle,
             access_log=None,
             keepalive_timeout=FOREVER,
-            max_line_size=12 << 10,
-            max_field_size=24 << 10,
+            max_line_size=app.limits.max_target + (4 << 10),  # beyond it aiohttp refuses, less nicely
+            max_field_size=app.limits.max_header + (8 << 10),
             auto_decompress=False,
             lingering_time=1.0,
         )
-        self.fast, self.most, self.patience, self.refusals = fast, most, patience, Refusals()
+        self.fast, self.most, self.patience = fast, most, patience
+        self.refusals, self.faults = Refusals(), app.faults
 
     def __call__(self) -> Connection:
-        return Connection(self, self.fast, self.patience, self.refusals, loop=self._loop, **self._kwargs)
+        return Connection(self, self.fast, self.patience, self.refusals, self.faults, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

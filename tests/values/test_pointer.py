@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from kantad.values.content import MISSING
 from kantad.values.errors import Problem
 from kantad.values.pointer import (
-    MAX_SEGMENTS,
     bounded,
     format,
     format_url,
@@ -116,11 +115,11 @@ def test_any_text_is_a_path_or_a_problem(text: str) -> None:
 
 
 def test_a_path_has_a_bounded_number_of_segments() -> None:
-    path = ("a",) * MAX_SEGMENTS
-    assert bounded(path) == parse("/a" * MAX_SEGMENTS) == parse_url("/a" * MAX_SEGMENTS) == path
+    path = ("a",) * 128
+    assert bounded(path) == parse("/a" * 128) == parse_url("/a" * 128) == path
     for read in (parse, parse_url):
         with pytest.raises(Problem) as caught:
-            read("/a" * (MAX_SEGMENTS + 1))
+            read("/a" * 129)
         assert caught.value.code == "invalid_path"
 
 

@@ -96,6 +96,9 @@ MSGPACK_BODIES: list[tuple[bytes, int, str]] = [
     (b"\xd4\x05\x01", 400, "invalid_value"),
     (b"\xc4\x01a", 422, "validation_failed"),
     (b"\xd6\xff\x00\x00\x00\x00", 422, "validation_failed"),
+    (pack(b"\xc7\x0c\xff", struct.pack(">Iq", 0, 2**60)), 400, "invalid_value"),
+    (pack(b"\xc7\x0c\xff", struct.pack(">Iq", 2**31, 0)), 400, "invalid_value"),
+    (b"\xc7\x05\xff12345", 400, "invalid_value"),
 ]
 
 
@@ -107,7 +110,7 @@ async def test_messagepack_that_is_no_json_value_is_refused(
     for method in ("PUT", "PATCH", "POST"):
         got = await serving.ask(method, "/v1/data/x", None, MSGPACK, body=body)
         assert (got.status, got.code) == (status, code), got
-        assert "offset" in got.json or "path" in got.json
+        assert "offset" in got.json or "path" in got.json or "imestamp" in got.json["detail"]
     assert serving.mark() == before
     assert not caplog.records
 
