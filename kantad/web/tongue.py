@@ -15,7 +15,7 @@ from kantad.engine.pending import Applied
 from kantad.values.content import decode_json, encode_json, encode_msgpack
 from kantad.values.errors import Problem
 from kantad.values.record import cursor
-from kantad.web.body import decode, decoded
+from kantad.web.body import check_depth, decode, decoded
 from kantad.web.changes import Asked
 from kantad.web.frames import BINARY, TEXT, frame, payload_of
 from kantad.web.writing import Conditions
@@ -260,12 +260,13 @@ def _requests(
 def _one_by_one(payload: bytes, msgpack: bool, max_depth: int) -> list[Request | Refused]:
     """The requests of a message of which not all are good."""
     try:
-        value = decode(payload, msgpack, max_depth)
+        value = decode(payload, msgpack, len(payload))
     except Problem as problem:
         return [Refused(None, problem)]
     found: list[Request | Refused] = []
     for each in value if type(value) is list else [value]:
         try:
+            check_depth(each, max_depth)
             found.append(decoded(_converted, each))
         except Problem as problem:
             given = each.get("id") if type(each) is dict else None
