@@ -55,7 +55,7 @@ async def test_a_deep_value_survives_a_restart_and_is_followed(unstarted: Servin
     await unstarted.ask("PUT", "/v1/data/x", value)
     assert (await peer.event())["diff"] == value
     await unstarted.ask("PATCH", "/v1/data", {"x": None})
-    assert (await peer.event())["diff"] is None
+    assert (await peer.event())["diff"] == {"$replace": None}
     assert (await unstarted.ask("GET", "/v1/data/x?rev=1")).json == value
     assert (await unstarted.ask("POST", "/v1/revert", {"rev": 1})).status == 200
     await unstarted.restart()
