@@ -19,7 +19,7 @@ from kantad.store.verify import Walk
 from kantad.values.errors import Problem
 from kantad.values.record import CHAIN_START, chain_after
 
-BLOCKS: Final = 32  # kept
+KEPT_BYTES: Final = 4 << 20  # of blocks
 SLICE: Final = 0.003  # seconds of replay between two looks at everything else
 
 
@@ -34,6 +34,11 @@ class Block(NamedTuple):
         """The revision of the last one."""
         return self.first + len(self.payloads) - 1
 
+    @property
+    def size(self) -> int:
+        """Bytes of the payloads."""
+        return sum(map(len, self.payloads))
+
 
 class Backlog:
     """The log behind the ring. One database's, on one event loop."""
@@ -43,10 +48,11 @@ class Backlog:
         self.index = Index(log, found)
         self.lock = asyncio.Lock()
         self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._bytes = 0
 
-    def wrote(self, last: Applied, end: int) -> None:
-        """Changes up to this one were written, and the file ends there."""
-        self.index.wrote(last.rev, last.chain, end)
+    def wrote(self, changes: list[Applied], end: int) -> None:
+        """These changes were written, and the file ends behind them."""
+        self.index.wrote(changes, end)
 
     async def block(self, rev: int) -> Block:
         """The block that holds the change of a revision, which is settled and not older than the log.
@@ -65,11 +71,16 @@ class Backlog:
             raise self._damaged(rev, error) from None
         if not block.first <= rev <= block.last:
             raise self._damaged(rev, Unreadable(f"byte {anchor.offset}: the records end before it"))
-        self._blocks[anchor.rev] = block
-        self._blocks.move_to_end(anchor.rev)
-        if len(self._blocks) > BLOCKS:
-            self._blocks.popitem(last=False)
+        self._keep(anchor.rev, block)
         return block
+
+    def _keep(self, place: int, block: Block) -> None:
+        """Keep a block; the ones not used for longest go where there are too many bytes of them."""
+        old = self._blocks.pop(place, None)
+        self._blocks[place] = block
+        self._bytes += block.size - (0 if old is None else old.size)
+        while self._bytes > KEPT_BYTES and len(self._blocks) > 1:
+            self._bytes -= self._blocks.popitem(last=False)[1].size
 
     def _damaged(self, rev: int, error: Exception) -> Problem:
         detail = f"the log is damaged where revision {rev} is to be read: {error}"

@@ -262,7 +262,7 @@ class Engine:
         self.trouble = None
         self.written = Visible(changes[-1].rev, changes[-1].chain)
         self.past.ring.extend(changes)
-        self.backlog.wrote(changes[-1], end)
+        self.backlog.wrote(changes, end)
         self.feeds.published()
         self.window.trim()
         if self.policy != "applied":

@@ -17,7 +17,7 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Any, Final, NamedTuple, Protocol
 
-from kantad.engine.backlog import Backlog
+from kantad.engine.backlog import Backlog, Block
 from kantad.engine.filter import Filter
 from kantad.engine.interest import Interest
 from kantad.engine.reader import Encoding, Reader, Sink
@@ -68,7 +68,7 @@ class Feeds:
         self._pumping = False
         self._made: dict[tuple[Filter, int, int], Made] = {}
         self._sent: dict[tuple[Any, Filter, int, int], bytes] = {}
-        self._kept: OrderedDict[tuple[Any, Filter, int, int], bytes] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, Filter, int, int], tuple[bytes, int]] = OrderedDict()
         self._kept_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -266,23 +266,33 @@ class Feeds:
             await asyncio.sleep(0)
 
     async def _block(self, reader: Reader, rev: int) -> None:
-        """Send a reader what the rest of a block of the file, from a revision on, is to it."""
+        """Send a reader a portion of what a block of the file, from a revision on, is to it."""
         block = await self.backlog.block(rev)
         last = block.last if reader.until is None else min(block.last, reader.until)
         key = (reader.encoding.key, reader.filter, rev, last)
-        data = self._kept.get(key) if reader.left is None else None
-        if data is None:
-            tails = [
-                tail
-                for number in range(rev, last + 1)
-                if (tail := await self.clear_tail(reader.filter, number, block.payloads[number - block.first]))
-            ]
-            data = self._encoded(reader, tails)
+        portion = self._kept.get(key) if reader.left is None else None
+        if portion is None:
+            tails, upto = await self._tails(reader.filter, rev, last, block)
+            portion = self._encoded(reader, tails), upto
             if reader.left is None:
-                self._keep(key, data)
-        self._advance(reader, data, last)
+                self._keep(key, portion)
+        data, upto = portion
+        self._advance(reader, data, upto)
         if self._loop.time() - reader.sent_at > HEARTBEAT:
-            self.heartbeat(reader, self.events.cursor(last, block.payloads[last - block.first]))
+            self.heartbeat(reader, self.events.cursor(upto, block.payloads[upto - block.first]))
+
+    async def _tails(self, filter: Filter, rev: int, last: int, block: Block) -> tuple[list[bytes], int]:
+        """The tails of a block's changes from a revision on, up to a portion of them; and how far that is."""
+        tails: list[bytes] = []
+        size = 0
+        while True:
+            tail = await self.clear_tail(filter, rev, block.payloads[rev - block.first])
+            if tail is not None:
+                tails.append(tail)
+                size += len(tail)
+            if rev == last or size >= PORTION:
+                return tails, rev
+            rev += 1
 
     def _encoded(self, reader: Reader, tails: list[bytes]) -> bytes:
         """The bytes of as many of these changes as the reader still wants."""
@@ -297,11 +307,11 @@ class Feeds:
             self._send(reader, data)
         reader.position = upto
 
-    def _keep(self, key: tuple[Any, Filter, int, int], data: bytes) -> None:
-        self._kept[key] = data
-        self._kept_bytes += len(data)
+    def _keep(self, key: tuple[Any, Filter, int, int], portion: tuple[bytes, int]) -> None:
+        self._kept[key] = portion
+        self._kept_bytes += len(portion[0])
         while self._kept_bytes > KEPT_BYTES:
-            _, oldest = self._kept.popitem(last=False)
+            _, (oldest, _) = self._kept.popitem(last=False)
             self._kept_bytes -= len(oldest)
 
     async def payload(self, rev: int) -> bytes:

@@ -3,7 +3,7 @@
 An entry is an `Anchor`: a revision, the offset of the record behind it, the chain there; there is
 one at most every 64 KiB. What was in the file at the start is scanned on demand, a step of a few
 hundred KiB at a time, so that nobody waits for it who does not read the past; what is written since
-is noted batch by batch. The file is read with `pread`, not mapped: a file that is cut short under us
+is noted as it is written. The file is read with `pread`, not mapped: a file that is cut short under us
 is an error to report, not a SIGBUS, and the pages read are not counted as our memory.
 
 Reading is blocking and is done by the caller's thread; decoding is not and may be done elsewhere.
@@ -11,8 +11,8 @@ Reading is blocking and is done by the caller's thread; decoding is not and may 
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
 
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.log import Log
@@ -22,6 +22,22 @@ from kantad.values.record import CHAIN_START, DECODE_ERRORS, SnapshotHead, chain
 
 SPACING: Final = 64 << 10  # bytes between two entries, at least
 STEP: Final = 256 << 10  # bytes read at once
+
+
+class Written(Protocol):
+    """A change that is in the file."""
+
+    @property
+    def rev(self) -> int:
+        """Its revision."""
+
+    @property
+    def payload(self) -> bytes:
+        """Its record."""
+
+    @property
+    def chain(self) -> bytes:
+        """The hash chain at it."""
 
 
 class Part:
@@ -59,12 +75,17 @@ class Index:
             Part(live, live.offset, found.rev),
         ]
 
-    def wrote(self, rev: int, chain: bytes, end: int) -> None:
-        """Changes up to this revision were written, and the file ends there."""
-        live = self.parts[-1]
-        live.last, live.end = rev, end
-        if end - live.anchors[-1].offset >= SPACING:
-            live.anchors.append(Anchor(rev, end, chain))
+    def wrote(self, changes: Sequence[Written], end: int) -> None:
+        """These changes were written, and the file ends behind them."""
+        live, extra = self.parts[-1], self.log.framing.extra
+        live.last, live.end = changes[-1].rev, end
+        if end - live.anchors[-1].offset < SPACING:
+            return
+        place = end - sum(len(change.payload) + extra for change in changes)
+        for change in changes:
+            place += len(change.payload) + extra
+            if place - live.anchors[-1].offset >= SPACING:
+                live.anchors.append(Anchor(change.rev, place, change.chain))
 
     def part(self, rev: int) -> Part:
         """The part that the record of a revision stands in."""

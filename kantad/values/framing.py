@@ -50,6 +50,10 @@ class Framing(Protocol):
     def header(self) -> int:
         """How many bytes stand before the first record."""
 
+    @property
+    def extra(self) -> int:
+        """How many bytes a change takes besides its payload."""
+
     def frame(self, payload: bytes, offset: int, snapshot: bool = False) -> bytes:
         """The bytes to write at this offset of the file."""
 
@@ -73,6 +77,7 @@ class JsonLines:
     """One record a line; a snapshot's line begins with `SNAPSHOT `."""
 
     header: Final = 0
+    extra: Final = 1
     PREFIX: Final = b"SNAPSHOT "
 
     def frame(self, payload: bytes, offset: int, snapshot: bool = False) -> bytes:
@@ -116,6 +121,7 @@ class BinaryFrames:
 
     header: Final = 4
     HEAD: Final = 16
+    extra: Final = HEAD
 
     def __init__(self, seed: bytes) -> None:
         self.seed = seed
