@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kantad.engine.interest import after
 from kantad.engine.pending import Applied, Batch
-from kantad.engine.proposal import written
+from kantad.engine.proposal import Outcome, written
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import Undo, apply, merge
@@ -18,14 +18,14 @@ from kantad.values.pointer import Path
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
 
-Result = Applied | Problem | None
+Result = Applied | Problem | Outcome
 
 
 def write_all(engine: "Engine", writes: list[tuple[Path, Any]], action: str) -> tuple[Batch | None, list[Result]]:
     """Apply patches, each at its path, and put them in line for the disk.
 
-    Returns for each the change, None where it alters nothing, or the `Problem` why it was refused; and the
-    batch that all changes are in. Only where the policy is not `applied`. Raises `Problem` where none is taken.
+    Returns for each the change, an `Outcome` where it alters nothing, or the `Problem` why it was refused;
+    and the batch that all changes are in. Only where the policy is not `applied`. Raises `Problem` where none is taken.
     """
     if engine.stopping:
         raise Problem("shutting_down", "the server is shutting down", retry_after=1)
@@ -46,7 +46,7 @@ def write_all(engine: "Engine", writes: list[tuple[Path, Any]], action: str) -> 
                     results.append(problem)
                     continue
                 if diff is SAME:
-                    results.append(None)
+                    results.append(Outcome(rev, chain, before[0], False))
                     continue
                 payload, chain = encode(diff, chain, group)
                 rev += 1

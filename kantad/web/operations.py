@@ -206,15 +206,10 @@ class Operations:
         if batch is not None:
             session.written(batch, session.tongue.written(asked_for, results, time_text(engine.micros)))
         for id, result in zip(asked_for, results, strict=True):
-            if result is None:
-                session.proposed(None, engine.rev, id, self._unchanged())
+            if isinstance(result, Outcome):
+                session.proposed(None, result.rev, id, encode_json(outcome_body(result))[1:])
             elif isinstance(result, Problem):
                 self._refuse(id, result)
-
-    def _unchanged(self) -> bytes:
-        """The answer of a write that altered nothing."""
-        engine = self.engine
-        return encode_json(outcome_body(Outcome(engine.rev, engine.chain, engine.micros, False)))[1:]
 
     def transact(self, asked: Transact) -> bool:
         """Propose a change; the answer waits for its acknowledgement. False where it must look back first."""

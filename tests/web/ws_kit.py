@@ -139,7 +139,7 @@ class Peer:
         """How the server closes."""
         try:
             while True:
-                await self.message()
+                self._sort(await self.message())
         except Closed as closed:
             return closed
 
