@@ -58,7 +58,7 @@ class Head(NamedTuple):
 class Frames:
     """What a client sent so far. `most` is how many bytes a message may have."""
 
-    __slots__ = ("fragments", "missing", "most", "opcode", "pieces", "received")
+    __slots__ = ("fault", "fragments", "missing", "most", "opcode", "pieces", "received")
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -67,9 +67,10 @@ class Frames:
         self.opcode = 0  # of the fragmented message
         self.fragments: list[bytes] | None = None
         self.received = 0  # bytes of the fragments
+        self.fault: Fault | None = None  # what comes behind the last messages that `feed` gave
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are whole now; raises `Fault`."""
+        """The messages that are whole now; raises `Fault`, or notes it where there are messages before it."""
         if not self.pieces and self.fragments is None and (message := self._only(data)) is not None:
             return [message]
         if self.pieces:
@@ -80,6 +81,15 @@ class Frames:
             data = b"".join(self.pieces)
             self.pieces.clear()
         found: list[Message] = []
+        try:
+            self._read(data, found)
+        except Fault as fault:
+            if not found:
+                raise
+            self.fault = fault
+        return found
+
+    def _read(self, data: bytes, found: list[Message]) -> None:
         place = 0
         while place < len(data):
             head = self._head(data, place)
@@ -91,7 +101,6 @@ class Frames:
             if message is not None:
                 found.append(message)
             place = head.end
-        return found
 
     def _only(self, data: bytes) -> Message | None:
         """The message of data that is one whole frame of the commonest kind; else None, and nothing is said of it."""

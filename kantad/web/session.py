@@ -106,20 +106,22 @@ class Session:
         try:
             for opcode, payload in self.frames.feed(data):
                 if opcode == frames.CLOSE:
-                    return self._closed(payload)
+                    self._closed(payload)
+                    return
                 if self.closing:
                     continue
                 if opcode >= frames.PING:
                     self._control(opcode, payload)
                 else:
                     self._arrived(self.tongue.requests(payload, opcode, self.limits.max_depth))
+            if self.queue:
+                self.work()
+            if self.frames.fault is not None:
+                raise self.frames.fault
         except Fault as fault:
-            return self.close(fault.code, fault.why)
+            self.close(fault.code, fault.why)
         except Exception:
-            return self.failed()
-        if self.queue:
-            self.work()
-        return None
+            self.failed()
 
     def failed(self) -> None:
         """Handling a request raised what it must not: nothing more can be promised here."""
@@ -278,7 +280,8 @@ class Session:
 
     def settled(self, data: bytes) -> None:
         """See `Answering`: the one write of a message."""
-        self.connection.write(data)
+        if not self.closing:
+            self.connection.write(data)
         self.told(1)
 
     def refused(self, problem: Problem, data: bytes) -> None:
