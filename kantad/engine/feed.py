@@ -229,7 +229,19 @@ class Feeds:
 
     def _end(self, reader: Reader, problem: Problem | None) -> None:
         self.remove(reader)
+        if problem is None:
+            cursor = self._mark(reader)
+            named = b',"cursor":"%b"' % cursor if cursor else b""
+            self._send(reader, reader.encoding.event("end", cursor, b'"rev":%d%b}' % (reader.position, named)))
         reader.sink.ended(problem)
+
+    def _mark(self, reader: Reader) -> bytes:
+        """The cursor of a reader's position; empty where it read nothing and stands in the file."""
+        if reader.position == self.source.written.rev:
+            return self.source.written.cursor.encode()
+        if self.ring.first <= reader.position <= self.ring.last:
+            return self.events.cursor(reader.position, self.ring.payload(reader.position))
+        return reader.mark
 
     # -- serving from the file
 
@@ -278,8 +290,9 @@ class Feeds:
                 self._keep(key, portion)
         data, upto = portion
         self._advance(reader, data, upto)
+        reader.mark = self.events.cursor(upto, block.payloads[upto - block.first])
         if self._loop.time() - reader.sent_at > HEARTBEAT:
-            self.heartbeat(reader, self.events.cursor(upto, block.payloads[upto - block.first]))
+            self.heartbeat(reader, reader.mark)
 
     async def _tails(self, filter: Filter, rev: int, last: int, block: Block) -> tuple[list[bytes], int]:
         """The tails of a block's changes from a revision on, up to a portion of them; and how far that is."""

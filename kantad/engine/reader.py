@@ -48,6 +48,7 @@ class Reader:
         "finished",
         "freed",
         "left",
+        "mark",
         "position",
         "sent_at",
         "sink",
@@ -70,6 +71,7 @@ class Reader:
         self.filter, self.encoding, self.sink, self.position = filter, encoding, sink, position
         self.until, self.left = until, left  # the last revision, and how many changes, that were asked for
         self.whole = whole  # it takes a whole value where the history is gone
+        self.mark = b""  # the cursor of the last position in the file
         self.sent_at = 0.0  # on the loop's clock
         self.finished = False
         self.task: asyncio.Task[None] | None = None  # brings it from the file to the ring

@@ -23,7 +23,10 @@ async def position(engine: "Engine", given: str | int, name: str = "since") -> i
     """
     if is_time(given):
         return await at(engine, micros_of(parse_time(str(given), name)))
-    rev, digits = parse_cursor(given, name)
+    try:
+        rev, digits = parse_cursor(given, name)
+    except Problem:
+        raise Problem("invalid_parameter", f"{name} is a revision, a cursor or a time", parameter=name) from None
     if engine.written.rev < rev <= engine.rev:  # told to its writer before it was safe
         await engine.settled("written" if engine.policy == "applied" else None, rev)
     if rev > engine.written.rev:

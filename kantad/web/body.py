@@ -103,11 +103,17 @@ def decoded(decoder: Any, body: bytes) -> Any:
             raise Problem("invalid_value", str(error).strip()) from None
         if "out of range" in str(error):
             raise Problem("invalid_value", f"{error}: a number is finite", offset=_out_of_range_at(body)) from None
-        raise Problem("invalid_parameter", str(error)) from None
+        raise misfit(error) from None
     except msgspec.DecodeError as error:
         found = _BYTE.search(str(error))
         offset = int(found.group(1)) if found else len(body)
         raise Problem("invalid_json", str(error), offset=offset) from None
+
+
+def misfit(error: msgspec.ValidationError) -> Problem:
+    """The problem of parameters that do not have their types, naming the one."""
+    _, found, name = str(error).rpartition("$.")
+    return Problem("invalid_parameter", str(error), **({"parameter": name.rstrip("`")} if found else {}))
 
 
 def _out_of_range_at(body: bytes) -> int:

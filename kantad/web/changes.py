@@ -17,6 +17,7 @@ from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import parse
 from kantad.values.record import cursor, parse_cursor
+from kantad.web.body import misfit
 from kantad.web.parameters import label, parse_query
 
 MOST_WAIT: Final = 60.0
@@ -71,7 +72,7 @@ def asked_of(query: str) -> Asked:
     try:
         return msgspec.convert(given, Asked, strict=False)
     except msgspec.ValidationError as error:
-        raise Problem("invalid_parameter", str(error), parameter=str(error).rpartition("$.")[2].rstrip("`")) from None
+        raise misfit(error) from None
 
 
 def only(asked: Asked, where: str, **defaults: Any) -> None:

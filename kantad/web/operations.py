@@ -14,7 +14,7 @@ from kantad.values.moment import time_text
 from kantad.values.pointer import Path, format, parse
 from kantad.values.recent import Recent
 from kantad.values.view import Shown, View, show
-from kantad.web.changes import list_changes, start_of
+from kantad.web.changes import list_changes, only, start_of
 from kantad.web.past import PAST, earlier
 from kantad.web.reading import MOST_KEYS, members_answer
 from kantad.web.tongue import (
@@ -153,8 +153,7 @@ class Operations:
         """Begin a subscription: at once where it begins now."""
         session = self.session
         session.subscriptions.check_room()
-        if asked.order != "asc" or asked.wait:
-            raise Problem("invalid_parameter", "order and wait are not for a subscription", parameter="order")
+        only(asked, "a subscription", order="asc", wait=0.0)
         session.subscriptions.starting += 1
         session.later(asked.id, self._started(asked))
 

@@ -143,10 +143,12 @@ async def stream_changes(engine: Engine, request: web.BaseRequest, asked: Asked,
     chunked = request.version >= HttpVersion11
     text = Text(sse_event if kind == SSE else ndjson_event, chunked)
     resumed = request.headers.get("Last-Event-ID")
-    if resumed is not None:
+    if resumed:
         asked.since = resumed
     stream = Stream(engine, connection, text)
     start = await start_of(engine, asked)
+    if resumed and kind == SSE and start.until is not None and start.position(engine) >= start.until:
+        return Reply(204, b"", b"")  # a browser's EventSource connects again after an end, unless it is told so
     headers = b"Content-Type: %b\r\nX-Accel-Buffering: no\r\n" % kind.encode()
     return Reply(
         200,

@@ -43,9 +43,7 @@ class Subscription:
     def ended(self, problem: Problem | None) -> None:
         """See `Sink`."""
         self.subscriptions.by_id.pop(self.id, None)
-        if problem is None:
-            self.send(self.events.event("end", b"", b'"error":null}'))
-        else:
+        if problem is not None:
             self.send(self.events.event("error", b"", problem_members(problem)))
 
 
