@@ -25,7 +25,7 @@ from kantad.engine.ring import Ring
 from kantad.engine.shadow import Shadows, ValueAt
 from kantad.engine.visible import Visible
 from kantad.values.errors import Problem
-from kantad.values.event import Events
+from kantad.values.event import Events, revision_of
 from kantad.values.narrow import UNCLEAR, UNTOUCHED, Verdict
 from kantad.values.pointer import Path
 
@@ -180,14 +180,14 @@ class Feeds:
         if made is None:
             made = self._made[key] = self._make(reader.filter, reader.position, head)
         if reader.left is not None:
-            data: bytes | None = self._encoded(reader, made.tails)
+            self._advance(reader, *self._wanted(reader, made.tails, made.upto))
         else:
             sent = (reader.encoding.key, *key)
             data = self._sent.get(sent)
             if data is None:
                 data = self._sent[sent] = self._encoded(reader, made.tails)
-        self._advance(reader, data or b"", made.upto)
-        if made.stuck:
+            self._advance(reader, data, made.upto)
+        if made.stuck and not reader.done:
             self._start_task(reader)
         elif reader.done or reader.position < self.ring.last:
             self._ready.append(reader)
@@ -272,7 +272,7 @@ class Feeds:
             rev = reader.position + 1
             if rev >= self.ring.first:
                 tail = await self.clear_tail(reader.filter, rev, self.ring.payload(rev))
-                self._advance(reader, self._encoded(reader, [] if tail is None else [tail]), rev)
+                self._advance(reader, *self._wanted(reader, [] if tail is None else [tail], rev))
                 continue
             await self._block(reader, rev)
             await asyncio.sleep(0)
@@ -284,8 +284,7 @@ class Feeds:
         key = (reader.encoding.key, reader.filter, rev, last)
         portion = self._kept.get(key) if reader.left is None else None
         if portion is None:
-            tails, upto = await self._tails(reader.filter, rev, last, block)
-            portion = self._encoded(reader, tails), upto
+            portion = self._wanted(reader, *await self._tails(reader.filter, rev, last, block))
             if reader.left is None:
                 self._keep(key, portion)
         data, upto = portion
@@ -307,11 +306,16 @@ class Feeds:
                 return tails, rev
             rev += 1
 
-    def _encoded(self, reader: Reader, tails: list[bytes]) -> bytes:
-        """The bytes of as many of these changes as the reader still wants."""
+    def _wanted(self, reader: Reader, tails: list[bytes], upto: int) -> tuple[bytes, int]:
+        """The bytes of as many of these changes as the reader still wants, and how far it has come with them."""
         if reader.left is not None:
             tails = tails[: reader.left]
             reader.left -= len(tails)
+            if not reader.left and tails:
+                upto = revision_of(tails[-1])
+        return self._encoded(reader, tails), upto
+
+    def _encoded(self, reader: Reader, tails: list[bytes]) -> bytes:
         return reader.encoding.changes(tails) if tails else b""
 
     def _advance(self, reader: Reader, data: bytes, upto: int) -> None:

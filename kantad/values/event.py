@@ -77,6 +77,11 @@ class Events:
         return found
 
 
+def revision_of(tail: bytes) -> int:
+    """The revision of a tail, which begins with it."""
+    return int(tail[6 : tail.index(b",")])
+
+
 def _split(payload: bytes) -> tuple[bytes, bytes]:
     """The members of a JSON record before its patch, and the patch. Within strings no quote stands unescaped."""
     middle = payload.index(_DIFF)

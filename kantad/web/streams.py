@@ -173,6 +173,7 @@ async def _carry(stream: Stream, asked: Asked, start: Start) -> None:
         left=asked.limit,
         whole=asked.value,
     )
+    reader.mark = (start.cursor or "").encode()
     if start.whole:
         engine.feeds.snapshot(reader, "reset" if start.reset else "snapshot")
     elif start.rev is None:

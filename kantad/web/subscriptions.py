@@ -81,6 +81,7 @@ class Subscriptions:
             left=asked.limit,
             whole=asked.value,
         )
+        reader.mark = (start.cursor or "").encode()
         subscription.reader = reader
         self.by_id[sub] = subscription
         session.answer(asked.id, self._members(sub, position, start))  # events come behind it

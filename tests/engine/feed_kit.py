@@ -40,6 +40,7 @@ class Collector:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.heartbeats: list[dict[str, Any]] = []
+        self.ends: list[dict[str, Any]] = []
         self.sizes: list[int] = []
         self.room: int | None = None
         self.over = False
@@ -56,7 +57,7 @@ class Collector:
             self.room -= 1
         for line in data.splitlines():
             event = decode_json(line)
-            (self.heartbeats if event["event"] == "heartbeat" else self.events).append(event)
+            {"heartbeat": self.heartbeats, "end": self.ends}.get(event["event"], self.events).append(event)
         self.news.set()
 
     def ended(self, problem: Problem | None) -> None:

@@ -163,8 +163,9 @@ async def test_a_reader_that_takes_one_portion_at_a_time_gets_all_of_them(databa
 @pytest.mark.parametrize("ring", [TINY, 4 << 20], ids=["file", "memory"])
 async def test_a_feed_ends_where_it_was_asked_to(database: Database, ring: int) -> None:
     engine = database.open(ring_bytes=ring)
+    chains = {}
     for number in range(60):
-        put(engine, f"/{'ab'[number % 2]}", number)
+        chains[number + 1] = put(engine, f"/{'ab'[number % 2]}", number).chain.hex()
         await flushed(engine)
     until, left, both = (
         Follower(engine, 3, until=20),
@@ -179,6 +180,9 @@ async def test_a_feed_ends_where_it_was_asked_to(database: Database, ring: int) 
     assert [event["rev"] for event in left.events] == list(range(1, 8))
     assert [event["rev"] for event in both.events] == [1, 3, 5]
     assert passed.events == []
+    ends = [follower.sink.ends[0]["cursor"] for follower in (until, left, both)]
+    assert ends == [f"{rev}-{chains[rev]}" for rev in (20, 7, 5)]
+    assert passed.sink.ends[0]["rev"] == 30
     future = Follower(engine, engine.rev, until=engine.rev + 2)
     for number in range(4):
         put(engine, "/c", number)
