@@ -113,7 +113,7 @@ def check(events: list[dict[str, Any]], texts: list[bytes], path: Path, start: i
             assert "diff" not in event
         else:
             before = copied(value)
-            value = apply(value, event["diff"])
+            value = apply(value, copied(event["diff"]))
             assert before is MISSING or not same(before, value), f"nothing differs after {rev}"
         assert (value is MISSING) is (expected is MISSING), rev
         assert value is MISSING or same(value, expected), (rev, value, expected)

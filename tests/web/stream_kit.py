@@ -23,7 +23,11 @@ class Feed:
     @classmethod
     async def open(cls, serving: Serving, query: str = "", kind: str = NDJSON, *headers: str) -> Self:
         """Ask for a stream, which must be granted."""
-        wire = await serving.connect()
+        return await cls.on(await serving.connect(), query, kind, *headers)
+
+    @classmethod
+    async def on(cls, wire: Wire, query: str = "", kind: str = NDJSON, *headers: str) -> Self:
+        """Ask for a stream on this connection."""
         wire.send(request("GET", f"/v1/changes?{query}", None, f"Accept: {kind}", *headers))
         head = await wire.answer()
         assert head.status == 200, head.raw

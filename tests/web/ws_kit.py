@@ -49,7 +49,11 @@ class Peer:
     @classmethod
     async def to(cls, port: int, *headers: str, msgpack: bool = False) -> Self:
         """Connect to a server and shake hands."""
-        wire = await Wire.to(port)
+        return await cls.on(await Wire.to(port), *headers, msgpack=msgpack)
+
+    @classmethod
+    async def on(cls, wire: Wire, *headers: str, msgpack: bool = False) -> Self:
+        """Shake hands on a new connection."""
         wanted = ("Sec-WebSocket-Protocol: kanta.v1.msgpack",) if msgpack else ()
         wire.send(request("GET", "/v1/ws", None, *UPGRADE, *wanted, *headers))
         answer = await wire.answer()
@@ -117,6 +121,13 @@ class Peer:
 
     async def event(self) -> dict[str, Any]:
         """The next event of any subscription, heartbeats left out."""
+        while True:
+            event = await self.any_event()
+            if event["event"] != "heartbeat":
+                return event
+
+    async def any_event(self) -> dict[str, Any]:
+        """The next event of any subscription."""
         while not self.events:
             self._sort(await self.message())
         return self.events.popleft()
@@ -132,7 +143,7 @@ class Peer:
         for each in message if isinstance(message, list) else [message]:
             if "event" not in each:
                 self.answers[each.get("id")] = each
-            elif each["event"] != "heartbeat":
+            else:
                 self.events.append(each)
 
     async def ended(self) -> Closed:
