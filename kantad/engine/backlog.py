@@ -84,7 +84,7 @@ class Backlog:
 
     def _damaged(self, rev: int, error: Exception) -> Problem:
         detail = f"the log is damaged where revision {rev} is to be read: {error}"
-        return Problem("history_gone", detail, reason="damaged", oldest=self.oldest)
+        return Problem("history_gone", detail, reason="damaged", oldest=self.index.part(rev).last)
 
     async def _find(self, rev: int) -> tuple[Anchor, int]:
         """Where to read for a revision; scans as far as needed."""
@@ -117,8 +117,19 @@ class Backlog:
 
     async def _decoded(self, anchor: Anchor, data: bytes, expected: int | None) -> Block:
         """The block's payloads, each verified against the chain."""
-        codec, chain, foreign, before = self.log.codec, anchor.chain, 0, b""
         payloads: list[bytes] = []
+        try:
+            self._collect(payloads, anchor, data, expected)
+        except Unreadable:
+            if not payloads:  # what stands before the damage is good
+                raise
+        block = Block(anchor.rev + 1, payloads)
+        hashed = self.log.codec.hashed
+        return await self._translate(block) if any(len(hashed(each)) == len(each) for each in payloads) else block
+
+    def _collect(self, payloads: list[bytes], anchor: Anchor, data: bytes, expected: int | None) -> None:
+        """Take the payloads out of a block, up to what is damaged. Raises `Unreadable` there."""
+        codec, chain, before = self.log.codec, anchor.chain, b""
         for frame in self.index.frames(data, anchor.offset):
             payload = frame.payload
             if frame.snapshot:
@@ -129,8 +140,7 @@ class Backlog:
                 if payload == before or (not payloads and not before and self._doubled(data, anchor, expected)):
                     before = payload
                     continue
-                foreign, before = foreign + 1, payload
-                chain = chain_after(chain or CHAIN_START, payload)
+                before, chain = payload, chain_after(chain or CHAIN_START, payload)
             else:
                 before = b""
                 own = codec.chain_in(payload)
@@ -138,8 +148,6 @@ class Backlog:
                     raise Unreadable(f"byte {anchor.offset + frame.start}")
                 chain = own
             payloads.append(payload)
-        block = Block(anchor.rev + 1, payloads)
-        return await self._translate(block) if foreign else block
 
     def _doubled(self, data: bytes, anchor: Anchor, expected: int | None) -> bool:
         """Whether the first record of a block is the double of the last one before it: then there is one too many."""

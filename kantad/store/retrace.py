@@ -52,7 +52,7 @@ class Retrace:
         """The file has become longer; what was in it is what it was."""
         self.buffer, self.end = buffer, end
         if self.walk is not None:
-            self.walk.buffer, self.walk.end = buffer, end
+            self.walk.read_on_in(buffer, end)
 
     @property
     def state(self) -> dict[str, Any]:

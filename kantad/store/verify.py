@@ -5,7 +5,7 @@ snapshot's checksum, chain value and state against the replay. For the offline c
 whoever verifies the older part behind a running start. Reads a buffer, changes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kantad.store.recovery import damaged, recover
@@ -20,12 +20,17 @@ class Walk:
     """A file's records from its start, as far as they are whole; `place` is where that ends, `why` says why."""
 
     def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec) -> None:
-        self.buffer, self.end, self.framing, self.codec = buffer, end, framing, codec
-        self.replayer = Replayer(codec, lambda frame: stands_before(buffer, frame.payload, frame.start))
+        self.framing, self.codec = framing, codec
+        self.replayer = Replayer(codec, _stands_in(buffer))
+        self.buffer, self.end = buffer, end
         self.place = framing.header
         self.why = ""
         self.changes = self.snapshots = 0
         self.oldest = 0
+
+    def read_on_in(self, buffer: Any, end: int) -> None:
+        """The same file as another buffer, longer perhaps; what was in it is what it was."""
+        self.buffer, self.end, self.replayer.is_old = buffer, end, _stands_in(buffer)
 
     def records(self) -> Iterator[Frame]:
         """Pass the records through the replayer, and give each that is whole; at the end `why` may be set."""
@@ -74,6 +79,11 @@ class Walk:
         chain = bytes.fromhex(snapshot.h) if snapshot.h is not None else CHAIN_START
         self.replayer.begin(snapshot, frame.start, self.oldest, chain)
         return ""
+
+
+def _stands_in(buffer: Any) -> Callable[[Frame], bool]:
+    """Whether a record of this buffer is a copy of one before it."""
+    return lambda frame: stands_before(buffer, frame.payload, frame.start)
 
 
 class Verified:
