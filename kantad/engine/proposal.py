@@ -17,7 +17,7 @@ from kantad.values.content import MISSING, check, copied, encode_json, encode_ms
 from kantad.values.diff import SAME
 from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
-from kantad.values.patch import marshal
+from kantad.values.patch import escape, marshal
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.touch import Tree, rooted_at, tree_of, tree_of_merge, tree_of_paths
 from kantad.values.translate import json_patch, merge_patch, operation_paths
@@ -183,18 +183,17 @@ def _one_field(old: dict[Any, Any], body: dict[Any, Any], room: int, foreign: bo
 
 def written(
     root: dict[str, Any], path: Path, body: Any, put: bool, max_depth: int, foreign: bool
-) -> tuple[Any, dict[Any, Any], Any]:
-    """What `narrowed` gives for a `put` or `patch`, an object on the way to what it changes, and its patch.
+) -> tuple[dict[Any, Any] | None, Any]:
+    """What a `put` or `patch` amounts to: the object at the path and its patch (or SAME); or None and that of the root.
 
-    A path that runs through objects only is the short way.
+    Which is what `narrowed` gives. An object at the end of a path through objects only is the short way.
     """
     old: Any = root
     try:
         for segment in path:
             old = old[segment]
     except (KeyError, TypeError):  # through arrays or foreign keys, or to nothing
-        diff, _ = narrowed(Proposal(path, "put" if put else "patch", body, foreign=foreign), root, max_depth, 0)
-        return diff, root, diff
+        return None, narrowed(Proposal(path, "put" if put else "patch", body, foreign=foreign), root, max_depth, 0)[0]
     try:
         room = max_depth - len(path)
         if put:
@@ -206,15 +205,14 @@ def written(
     except Problem as problem:
         raise _under(problem, path) from None
     if sub is SAME:
-        return SAME, root, SAME
+        return None, SAME
     if not path and not _makes_object(sub):
         raise _not_object()
-    diff = sub
-    for segment in reversed(path):
-        diff = {"$" + segment if segment[:1] == "$" else segment: diff}
     if type(old) is dict and type(sub) is dict and "$replace" not in sub:
-        return diff, old, sub
-    return diff, root, diff
+        return old, sub
+    for segment in reversed(path):
+        sub = {escape(segment): sub}
+    return None, sub
 
 
 def _not_object() -> Problem:

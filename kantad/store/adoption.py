@@ -13,12 +13,13 @@ from kantad.store.dialects import Sign, signs
 from kantad.store.replay import Replayer
 from kantad.store.tail import Last, Sound, records_from
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec
 from kantad.values.content import MISSING
 from kantad.values.diff import SAME, difference
 from kantad.values.framing import Framing
 from kantad.values.moment import micros_of
 from kantad.values.patch import KeyOrders, Undo, Unfit, apply, merge_verbatim
-from kantad.values.record import Change, Codec, Snapshot, chain_after
+from kantad.values.record import Change, Snapshot, chain_after
 
 
 class Adoption:

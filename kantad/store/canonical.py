@@ -14,6 +14,7 @@ from kantad.store.dialects import Sign, signs
 from kantad.store.history import Unreadable
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec
 from kantad.values.content import MISSING
 from kantad.values.diff import SAME, difference
 from kantad.values.effect import effect
@@ -21,7 +22,7 @@ from kantad.values.errors import Problem
 from kantad.values.framing import Frame
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, escape, unescape
-from kantad.values.record import Change, Codec
+from kantad.values.record import Change
 
 
 class Canonical:

@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 from kantad.store.recovery import Recovered, damaged
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec
 from kantad.values.framing import Frame, Framing, JsonLines
 from kantad.values.moment import micros_of
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Codec, Keyed, SnapshotHead, chain_after
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Keyed, SnapshotHead, chain_after
 
 KEYS_MOST: Final = 100_000
 KEYS_KEPT: Final = 10_000

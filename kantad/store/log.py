@@ -23,9 +23,10 @@ from typing import Any, Final
 
 from kantad.store.disk import Disk, place, remove_leftovers, write_all
 from kantad.store.recovery import Recovered, recover
+from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
-from kantad.values.record import CHAIN_START, Codec, JsonCodec, MsgpackCodec
+from kantad.values.record import CHAIN_START
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FRESH: Final = 0.01  # seconds

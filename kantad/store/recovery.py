@@ -18,20 +18,12 @@ from blake3 import blake3
 from kantad.store.dialects import Sign
 from kantad.store.replay import Contradiction, Replayer
 from kantad.store.tail import Last, Whole, is_doubtful, stands_before, value_end, whole_behind
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, BinaryFrames, Frame, Framing, JsonLines, More
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge
-from kantad.values.record import (
-    CHAIN_START,
-    DECODE_ERRORS,
-    Codec,
-    Keyed,
-    Snapshot,
-    Step,
-    chain_after,
-    is_whole_snapshot,
-)
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Keyed, Snapshot, Step, chain_after
 
 BLOCK: Final = 1 << 20  # bytes of log looked at as one
 

@@ -14,11 +14,12 @@ from typing import Any
 from blake3 import blake3
 
 from kantad.store.dialects import Sign, signs
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.content import same
 from kantad.values.framing import Frame
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge_verbatim
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Codec, Snapshot, is_whole_snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot
 
 
 class Contradiction(Exception):

@@ -19,9 +19,10 @@ import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.framing import BinaryFrames, Framing, JsonLines
 from kantad.values.moment import micros_of
-from kantad.values.record import DECODE_ERRORS, Change, Codec, Snapshot, chain_after, is_whole_snapshot
+from kantad.values.record import DECODE_ERRORS, Change, Snapshot, chain_after
 
 _TOKENS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)

@@ -11,9 +11,10 @@ from typing import Any
 from kantad.store.recovery import damaged, recover
 from kantad.store.replay import Contradiction, Replayer
 from kantad.store.tail import stands_before
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, Frame, Framing, JsonLines, More
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Codec, Snapshot, is_whole_snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Snapshot
 
 
 class Walk:

@@ -12,11 +12,11 @@ from kantad.logs import escaped
 from kantad.store.history import revision_at, state_at
 from kantad.store.log import NotOurs, reading
 from kantad.store.recovery import recover
+from kantad.values.codec import Codec
 from kantad.values.content import encode_json
 from kantad.values.errors import Damaged, Problem
 from kantad.values.framing import Framing
 from kantad.values.moment import micros_of, parse_time
-from kantad.values.record import Codec
 
 OK, MISSING, USAGE, DAMAGED = 0, 1, 2, 65
 

@@ -19,9 +19,10 @@ from kantad.store.recovery import damaged, recover
 from kantad.store.replay import Replayer
 from kantad.store.tail import stands_before, value_end
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec
 from kantad.values.errors import Damaged
 from kantad.values.framing import Frame, JsonLines
-from kantad.values.record import DECODE_ERRORS, Codec
+from kantad.values.record import DECODE_ERRORS
 
 
 class Head(msgspec.Struct):

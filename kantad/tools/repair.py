@@ -21,8 +21,8 @@ from kantad.store.adoption import Adoption
 from kantad.store.disk import Disk, RealDisk, place
 from kantad.store.log import Locked, NotOurs, format_of, mapped, open_existing
 from kantad.store.verify import Verified, verify
+from kantad.values.codec import Codec
 from kantad.values.framing import Framing, JsonLines
-from kantad.values.record import Codec
 
 OK, DAMAGED, BROKEN, LOCKED = 0, 65, 74, 75
 PART: Final = 1 << 20  # bytes copied at a time

@@ -101,7 +101,7 @@ SET, ADDED, DELETED, INSERTED, REMOVED, SPLICED, REPLACED = range(7)
 
 
 class Undo:
-    """What a transaction did to the state, to be taken back newest first."""
+    """What one transaction, or several, did to the state, to be taken back newest first."""
 
     __slots__ = ("entries", "orders")
 
@@ -109,13 +109,20 @@ class Undo:
         self.entries: list[tuple[int, Any, Any, Any, Any]] = []
         self.orders = orders
 
+    def added(self, target: dict[Any, Any], key: Any) -> None:
+        """Note that a key is added to an object."""
+        self.entries.append((ADDED, target, key, None, None))
+        if self.orders.kept:
+            self.orders.added(target, key)
+
     def roll_back(self) -> None:
         """Restore every container that was touched, exactly, key order included."""
         reorder(self.take_back({}))
 
-    def take_back(self, orders: Orders) -> Orders:
-        """Restore the values, and note in `orders` which objects' keys have yet to be put in order."""
-        for what, target, key, old, order in reversed(self.entries):
+    def take_back(self, orders: Orders, mark: int = 0) -> Orders:
+        """Take back what is from `mark` on, and note in `orders` which objects' keys have yet to be put in order."""
+        entries = self.entries[mark:] if mark else self.entries
+        for what, target, key, old, order in reversed(entries):
             if what == SET:
                 target[key] = old
             elif what == ADDED:
@@ -137,7 +144,7 @@ class Undo:
                 orders.pop(id(target), None)
                 target.clear()
                 target.update(old)
-        self.entries.clear()
+        del self.entries[mark:]
         return orders
 
 
@@ -237,20 +244,14 @@ def merge(target: dict[Any, Any], patch: dict[Any, Any], undo: Undo | None = Non
                     continue
             new = build(sub)
         else:
-            old = target.get(key, MISSING) if undo is not None else None
-            new = unmarshal(sub) if kind is list or kind is str else sub
+            old = None if undo is None else target.get(key, MISSING)
+            new = sub if kind is int or (kind is not list and kind is not str) else unmarshal(sub)
         if undo is not None:
-            _note(target, key, old, undo)
+            if old is MISSING:
+                undo.added(target, key)
+            else:
+                undo.entries.append((SET, target, key, old, None))
         target[key] = new
-
-
-def _note(target: dict[Any, Any], key: Any, old: Any, undo: Undo) -> None:
-    if old is MISSING:
-        undo.entries.append((ADDED, target, key, None, None))
-        if undo.orders.kept:
-            undo.orders.added(target, key)
-    else:
-        undo.entries.append((SET, target, key, old, None))
 
 
 def _delete(target: dict[Any, Any], keys: Any, undo: Undo | None) -> None:

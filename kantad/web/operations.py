@@ -4,17 +4,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
-from kantad.engine.lane import write_all
+from kantad.engine.lane import Write, write_all
 from kantad.engine.preconditions import look_back, looks_back
 from kantad.engine.proposal import Outcome, Proposal
 from kantad.engine.visible import Visible
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
 from kantad.values.moment import time_text
-from kantad.values.pointer import Path, format, parse
-from kantad.values.recent import Recent
+from kantad.values.pointer import Path, format
 from kantad.values.view import Shown, View, show
 from kantad.web.changes import list_changes, only, start_of
+from kantad.web.parameters import label
 from kantad.web.past import PAST, earlier
 from kantad.web.reading import MOST_KEYS, members_answer
 from kantad.web.tongue import (
@@ -23,6 +23,7 @@ from kantad.web.tongue import (
     Id,
     Keys,
     Ping,
+    Plain,
     Refused,
     Request,
     Subscribe,
@@ -33,7 +34,6 @@ from kantad.web.tongue import (
 from kantad.web.writing import TransactionRequest, outcome_body, proposal_of
 
 WHOLE = View()
-LONGEST_KEPT = 256  # characters of a pointer
 
 if TYPE_CHECKING:
     from kantad.web.session import Session
@@ -54,11 +54,13 @@ class Operations:
         A write that must look back at the log first is where it stops, to be handed in again when
         the session goes on: nothing behind it may overtake it.
         """
-        lane: list[Transact] = []
+        lane: list[Plain | Transact] = []
         for place, request in enumerate(requests):
-            if type(request) is Transact and self._is_plain(request):
+            if isinstance(request, Plain | Transact) and self._is_plain(request):
                 lane.append(request)
                 continue
+            if isinstance(request, Plain):
+                request = request.whole()
             if lane:
                 self.write_all(lane)
                 lane = []
@@ -76,11 +78,11 @@ class Operations:
     def handle_one(self, request: Request | Refused) -> bool:
         """Handle the one request of a message; False, with nothing done, where it is not a plain one."""
         session, engine = self.session, self.engine
-        if type(request) is Transact:
-            if not self._is_plain(request):
+        if type(request) is Plain or type(request) is Transact:
+            if not self._is_plain(request) or request.u is not None:
                 return False
             try:
-                batch = engine.write(_path(request.path), request.diff, "patch", "transact")
+                batch = engine.write(engine.places.of(request.path), request.diff, "patch", label(request.a, "a"))
             except Problem as problem:
                 if problem.shows_state:
                     return False  # once more, with its answer in line
@@ -125,7 +127,7 @@ class Operations:
 
     def read(self, asked: Get | Keys, view: View) -> None:
         """Answer with what a path shows now, or showed at the revision or moment that is asked for."""
-        path = _path(asked.path)
+        path = self.engine.places.of(asked.path).path
         if type(asked) is Get and asked.rev is None and asked.at is None and not self.engine.committer.pending:
             self.session.answer(asked.id, members_answer(self.engine, path))
             return
@@ -168,35 +170,36 @@ class Operations:
 
     # -- writing
 
-    def _is_plain(self, asked: Transact) -> bool:
-        """Whether a proposal is a patch and nothing else."""
-        return (
+    def _is_plain(self, asked: Plain | Transact) -> bool:
+        """Whether a proposal is a patch, with an action and a user, and nothing else."""
+        if self.engine.policy != "durable":
+            return False
+        return isinstance(asked, Plain) or (
             asked.base is None
             and asked.key is None
             and asked.ack is None
             and not asked.conditions
-            and asked.u is None
             and asked.m is None
-            and asked.a == "transact"
             and asked.want is None
             and not asked.dry_run
-            and self.engine.policy == "durable"
         )
 
-    def write_all(self, lane: list[Transact]) -> None:
+    def write_all(self, lane: list[Plain | Transact]) -> None:
         """Plain proposals: their answers wait for the batch."""
-        engine, session = self.engine, self.session
-        writes, asked_for = [], []
+        engine, session, place_of = self.engine, self.session, self.engine.places.of
+        writes: list[Write] = []
+        asked_for: list[Id] = []
         for asked in lane:
             try:
-                path = _path(asked.path)
+                action = asked.a if asked.a == "transact" else label(asked.a, "a")
+                user = None if asked.u is None else label(asked.u, "u")
+                writes.append((place_of(asked.path), asked.diff, action, user))
             except Problem as problem:
                 session.answer(asked.id, problem_members(problem))
                 continue
-            writes.append((path, asked.diff))
             asked_for.append(asked.id)
         try:
-            batch, results = write_all(engine, writes, "transact")
+            batch, results = write_all(engine, writes)
         except Problem as problem:
             members = problem_members(problem)
             for id in asked_for:
@@ -243,19 +246,6 @@ class Operations:
             self.session.proposed(None, self.engine.rev, id, problem_members(problem))
         else:
             self.session.answer(id, problem_members(problem))
-
-
-_paths: Recent[str, Path] = Recent(16_384)
-
-
-def _path(pointer: str) -> Path:
-    """`parse`; the same are asked for again."""
-    path = _paths.young.get(pointer) or _paths.older(pointer)
-    if path is None:
-        path = parse(pointer)
-        if len(pointer) <= LONGEST_KEPT:
-            _paths.keep(pointer, path)
-    return path
 
 
 def _members(view: View, now: Visible, shown: Shown) -> bytes:

@@ -1,7 +1,8 @@
 """The requests of one WebSocket message, and the answers that leave together.
 
 What waits for nothing is sent when all requests are handled; the answers of writes leave in one
-message when the last of them is acknowledged.
+message when the last of them is acknowledged. Messages of one plain write each that arrived
+together are handled as one, too, and answered in a message each.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
 
 class Parcel:
-    """The requests of one message: how far they are handled, and the answers that leave together."""
+    """The requests of one message: how far they are handled, and the answers that leave together.
 
-    __slots__ = ("left", "now", "parts", "place", "requests", "session")
+    `singly`: they are plain writes, of a message each, and so are their answers.
+    """
 
-    def __init__(self, session: "Session", requests: list[Request | Refused]) -> None:
-        self.session, self.requests = session, requests
+    __slots__ = ("left", "now", "parts", "place", "requests", "session", "singly")
+
+    def __init__(self, session: "Session", requests: list[Request | Refused], singly: bool = False) -> None:
+        self.session, self.requests, self.singly = session, requests, singly
         self.place = 0  # of the next to be handled
         self.now: list[Any] = []  # answers that wait for nothing
         self.parts: list[Part] = []  # answers of plain writes
@@ -53,7 +57,7 @@ class Parcel:
         """All of them are handled."""
         self.requests = []
         if self.now:
-            self.session.send(self.now)
+            self.session.send(self.now, self.singly)
         self.one_less()
 
     def one_less(self) -> None:
@@ -61,9 +65,8 @@ class Parcel:
         self.left -= 1
         if not self.left and self.parts:
             parts, self.parts = self.parts, []  # which know their parcel: nothing is left for the collector
-            self.session.send(
-                parts[0].pieces if len(parts) == 1 else [piece for part in parts for piece in part.pieces]
-            )
+            pieces = parts[0].pieces if len(parts) == 1 else [piece for part in parts for piece in part.pieces]
+            self.session.send(pieces, self.singly)
 
 
 class Part:
