@@ -163,7 +163,7 @@ class Engine:
         """
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
-        target, sub = written(self.root, place.path, body, edit == "put", self.max_depth, self.foreign)
+        target, sub = written(self.root, place[0], body, edit == "put", self.max_depth, self.foreign)
         if sub is SAME:
             return None
         micros = self.clock()

@@ -16,8 +16,6 @@ from blake3 import blake3
 
 from kantad.values.content import encode_json, encode_msgpack
 from kantad.values.moment import datetime_of, time_text
-from kantad.values.patch import escape
-from kantad.values.pointer import Path
 from kantad.values.record import SNAPSHOT_KIND, Snapshot, SnapshotHead, checksum
 
 
@@ -67,8 +65,13 @@ class Codec(Protocol):
     def encode(value: Any, /) -> bytes:
         """A value, or a patch, as it stands in a record."""
 
-    def around(self, path: Path) -> tuple[bytes, bytes]:
-        """What stands before and behind an encoded patch at a path, in that of the root; objects all the way."""
+    @property
+    def end(self) -> bytes:
+        """What stands behind the one member of an encoded patch."""
+
+    @staticmethod
+    def step(key: str, /) -> bytes:
+        """What stands before the one member of an encoded patch, which has this key."""
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """The payload of a change of which these are the parts up to its `h`, and the chain after it."""
@@ -110,6 +113,7 @@ class JsonCodec(Codec):
     foreign = False
     H_LENGTH: Final = 24  # ,"h":"0123456789abcdef"}
     encode = staticmethod(encode_json)
+    end = b"}"
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
@@ -131,9 +135,10 @@ class JsonCodec(Codec):
             start += _optional(v, u, m, id, q).decode()
         return f'{start},"diff":'.encode(), b',"b":%d' % b if b else b""
 
-    def around(self, path: Path) -> tuple[bytes, bytes]:
+    @staticmethod
+    def step(key: str, /) -> bytes:
         """See Codec."""
-        return b"".join([b"{%b:" % encode_json(escape(segment)) for segment in path]), b"}" * len(path)
+        return b"{%b:" % encode_json(key)
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
@@ -215,6 +220,7 @@ class MsgpackCodec(Codec):
     foreign = True
     H_LENGTH: Final = 19  # a1 68 b0 and 16 digits
     encode = staticmethod(encode_msgpack)
+    end = b""
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
@@ -245,9 +251,10 @@ class MsgpackCodec(Codec):
         members = b"%c" % (0x80 + len(fields) + (3 if b else 2))  # with `diff`, `b` and `h`: a map of fewer than 16
         return members + encode_msgpack(fields)[1:] + b"\xa4diff", b"\xa1b" + encode_msgpack(b) if b else b""
 
-    def around(self, path: Path) -> tuple[bytes, bytes]:
+    @staticmethod
+    def step(key: str, /) -> bytes:
         """See Codec."""
-        return b"".join([b"\x81" + encode_msgpack(escape(segment)) for segment in path]), b""
+        return b"\x81" + encode_msgpack(key)
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""

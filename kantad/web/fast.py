@@ -91,7 +91,7 @@ class Fast:
         self.answers += 1
         try:
             if edit is None:
-                connection.write(value_answer(self.engine, place.path))
+                connection.write(value_answer(self.engine, place[0]))
                 connection.active = True
             else:
                 self._write(connection, place, edit, data[end:])

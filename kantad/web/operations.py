@@ -4,7 +4,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
-from kantad.engine.lane import Write, write_all
+from kantad.engine.lane import write_all
+from kantad.engine.pending import Applied
 from kantad.engine.preconditions import look_back, looks_back
 from kantad.engine.proposal import Outcome, Proposal
 from kantad.engine.visible import Visible
@@ -55,6 +56,9 @@ class Operations:
         the session goes on: nothing behind it may overtake it.
         """
         lane: list[Plain | Transact] = []
+        if self.engine.policy == "durable" and set(map(type, requests)) == {Plain}:
+            self.write_all(requests)  # type: ignore[arg-type]
+            return len(requests)
         for place, request in enumerate(requests):
             if isinstance(request, Plain | Transact) and self._is_plain(request):
                 lane.append(request)
@@ -127,7 +131,7 @@ class Operations:
 
     def read(self, asked: Get | Keys, view: View) -> None:
         """Answer with what a path shows now, or showed at the revision or moment that is asked for."""
-        path = self.engine.places.of(asked.path).path
+        path = self.engine.places.of(asked.path)[0]
         if type(asked) is Get and asked.rev is None and asked.at is None and not self.engine.committer.pending:
             self.session.answer(asked.id, members_answer(self.engine, path))
             return
@@ -186,20 +190,10 @@ class Operations:
 
     def write_all(self, lane: list[Plain | Transact]) -> None:
         """Plain proposals: their answers wait for the batch."""
-        engine, session, place_of = self.engine, self.session, self.engine.places.of
-        writes: list[Write] = []
-        asked_for: list[Id] = []
-        for asked in lane:
-            try:
-                action = asked.a if asked.a == "transact" else label(asked.a, "a")
-                user = None if asked.u is None else label(asked.u, "u")
-                writes.append((place_of(asked.path), asked.diff, action, user))
-            except Problem as problem:
-                session.answer(asked.id, problem_members(problem))
-                continue
-            asked_for.append(asked.id)
+        engine, session = self.engine, self.session
+        asked_for = [asked.id for asked in lane]
         try:
-            batch, results = write_all(engine, writes)
+            batch, results = write_all(engine, lane, _admit)
         except Problem as problem:
             members = problem_members(problem)
             for id in asked_for:
@@ -208,6 +202,8 @@ class Operations:
         if batch is not None:
             session.written(batch, session.tongue.written(asked_for, results, time_text(engine.micros)))
         for id, result in zip(asked_for, results, strict=True):
+            if type(result) is Applied:
+                continue
             if isinstance(result, Outcome):
                 session.proposed(None, result.rev, id, encode_json(outcome_body(result))[1:])
             elif isinstance(result, Problem):
@@ -246,6 +242,13 @@ class Operations:
             self.session.proposed(None, self.engine.rev, id, problem_members(problem))
         else:
             self.session.answer(id, problem_members(problem))
+
+
+def _admit(action: str, user: str | None) -> None:
+    """Raise the `Problem` of an action or a user that is none."""
+    label(action, "a")
+    if user is not None:
+        label(user, "u")
 
 
 def _members(view: View, now: Visible, shown: Shown) -> bytes:
