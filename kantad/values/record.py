@@ -11,7 +11,7 @@ Pure. The store writes and reads what this makes; cursors are what clients see o
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 from blake3 import blake3
@@ -22,6 +22,9 @@ from kantad.values.moment import datetime_of, time_text
 
 CHAIN_START: Final = bytes(8)
 SNAPSHOT_KIND: Final = 1  # the `k` of snapshots whose `r` can be trusted
+ChainText = Annotated[
+    str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")
+]  # what is read is a chain value, or does not decode
 
 
 class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -36,7 +39,7 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     q: str | None = None
     diff: dict[Any, Any] = {}
     b: int = 0
-    h: str | None = None
+    h: ChainText | None = None
 
 
 class Step(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -54,7 +57,7 @@ class Keyed(msgspec.Struct, omit_defaults=True, kw_only=True):
     ts: Any
     id: str | None = None
     q: str | None = None
-    h: str | None = None
+    h: ChainText | None = None
 
 
 class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -67,7 +70,7 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
     r: int = 0
     k: int = 0
     ids: list[list[Any]] = []
-    h: str | None = None
+    h: ChainText | None = None
     s: str | None = None
 
 
@@ -76,7 +79,7 @@ class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     r: int = 0
     k: int = 0
-    h: str | None = None
+    h: ChainText | None = None
     s: str | None = None
 
 
