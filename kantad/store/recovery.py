@@ -8,6 +8,7 @@ be torn. Hashed records go by in blocks, the fast way; whatever is unusual is le
 """
 
 import contextlib
+import re
 from binascii import hexlify
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from kantad.values.record import (
 )
 
 BLOCK: Final = 1 << 20  # bytes of log looked at as one
+_BINARY = re.compile(rb"\xa4diff[\x80-\x8f\xde\xdf]|\xa5state[\x80-\x8f\xde\xdf]")  # in no text that is UTF-8
 
 
 @dataclass
@@ -331,7 +333,12 @@ class Recovery:
         return whole_behind(self.buffer, place, self.end, self.framing, self.codec, last)
 
     def _may_be_ours(self, place: int) -> bool:
-        """Whether the first record may be the torn first write to a new file."""
+        """Whether the first record may be the torn first write to a new file.
+
+        A MessagePack file is put in place whole: where its records stand behind zeros, its beginning was lost.
+        """
+        if self.json and _BINARY.search(self.buffer, place, self.end):
+            return False
         begin = b'{"ts":"' if self.json else bytes(~byte & 0xFF for byte in self.buffer[:4])
         head = self.buffer[place : min(place + len(begin), self.end)]
         return begin.startswith(head) or head[:1] == b"\0"
