@@ -22,9 +22,7 @@ from kantad.values.moment import datetime_of, time_text
 
 CHAIN_START: Final = bytes(8)
 SNAPSHOT_KIND: Final = 1  # the `k` of snapshots whose `r` can be trusted
-ChainText = Annotated[
-    str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")
-]  # what is read is a chain value, or does not decode
+ChainText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]  # anything else does not decode
 
 
 class Change(msgspec.Struct, omit_defaults=True, kw_only=True):

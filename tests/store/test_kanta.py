@@ -16,8 +16,10 @@ from kanta.serialization.base import replay
 from kantad.store.disk import RealDisk
 from kantad.store.log import open_log
 from kantad.store.recovery import Recovered, recover
+from kantad.store.verify import verify
 from kantad.values.content import decode_json, encode_json, same
 from kantad.values.diff import SAME, difference
+from kantad.values.errors import Damaged
 from kantad.values.record import CHAIN_START, chain_after
 from tests.store.logs import FORMATS, T0, Maker, foreign_payload, parts
 
@@ -227,6 +229,34 @@ class TestPatterns:
         assert read(log).chain == chain_after(chain_after(CHAIN_START, first), second)
 
 
+def test_not_a_number_is_the_same_as_itself() -> None:
+    """kanta's MessagePack files may hold it; a snapshot of it is no damage."""
+    log = Maker("msgpack")
+    log.foreign({"a": float("nan"), "l": [float("inf"), float("nan")]})
+    log.snapshot()
+    log.change({"b": 1})
+    verified = verify(bytes(log.data), len(log.data), log.framing, log.codec)
+    assert verified.damage is None
+    assert verified.walk.replayer.rev == 2
+
+
+@pytest.mark.parametrize("diff", [{"$delete": [["a"]]}, {"$delete": {"a": 1}}, {"a": {"$delete": [{}]}}])
+def test_a_patch_that_makes_no_sense_is_damage_and_not_a_fault(log: Maker, diff: Any) -> None:
+    append(log, {"a": {"b": 1}})
+    append(log, diff)
+    append(log, {"c": 1})
+    with pytest.raises(Damaged, match="does not fit"):
+        read(log)
+
+
+def test_keys_that_json_does_not_have_are_refused_with_the_place() -> None:
+    log = Maker("msgpack", data=bytearray())
+    log.data = log.data[:4]
+    append(log, {"a": {None: 1}})
+    with pytest.raises(Damaged, match="no form in JSON"):
+        read(log)
+
+
 class TestAmbiguity:
     """Values that begin with `$$` are read differently by the dialects; see the format."""
 
@@ -263,6 +293,19 @@ class TestAmbiguity:
         snapshot(log, {"l": [1, 2, 3]}, r=5, k=1)
         append(log, {"l": {"$insert": [[0, "$$v"]]}})
         assert read(log).state == {"l": ["$v", 1, 2, 3]}
+
+    def test_both_readings_share_nothing_of_what_they_are_given(self, log: Maker) -> None:
+        append(log, {"a": "$$v"})
+        append(log, {"l": [1, 2, 3, 4], "o": {"n": {"m": 1}}})
+        append(log, {"l": {"$delete": [0]}})
+        append(log, {"l": {"$insert": [[0, "$$w"]]}, "o": {"n": {"$delete": ["m"]}}})
+        assert read(log).state == {"a": "$v", "l": ["$w", 2, 3, 4], "o": {"n": {}}}
+
+    @pytest.mark.parametrize("new", [{"5": "x"}, {"0": "x", "2": "y"}, {"01": 1}])
+    def test_an_object_that_names_no_element_of_the_list_before_it_is_that_object(self, log: Maker, new: Any) -> None:
+        append(log, {"l": [1, 2]})
+        append(log, {"l": new})
+        assert read(log).state == {"l": new}
 
     def test_replace_under_an_unknown_key_is_a(self, log: Maker) -> None:
         append(log, {"new": {"$replace": {"$$k": "$$v"}}})

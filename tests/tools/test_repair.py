@@ -11,7 +11,7 @@ from kantad.store.log import open_log
 from kantad.tools import check, repair
 from kantad.values.content import same
 from tests.store.disks import Death, FaultyDisk
-from tests.store.logs import FORMATS, Maker, every_kind
+from tests.store.logs import FORMATS, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, broken, command, flipped, stored
 
 
@@ -132,6 +132,37 @@ def test_records_of_another_program_are_adopted(log: Maker, tmp_path: Path) -> N
     path = stored(tmp_path, log, flipped(log, hit))
     mended(path, "--adopt")
     assert same(state_of(path)[1], {**log.points[-4].state, "f": 1, "z": 9})
+
+
+def test_a_doubled_record_of_another_program_is_adopted_once(log: Maker, tmp_path: Path) -> None:
+    """One is behind what is whole, one behind what was adopted."""
+    log.foreign({"f": [1, 2, 3]})
+    log.change({"z": 8})
+    hit = log.points[-3].end
+    log.foreign({"f": {"$delete": [0]}})
+    double = foreign_payload(log.format, log.micros, {"f": {"$delete": [0]}})
+    log.data += log.framing.frame(double, len(log.data))
+    log.change({"z": 9})
+    for offset in (hit, log.points[-3].end):
+        path = stored(tmp_path, log, broken(log, offset))
+        mended(path, "--adopt")
+        assert state_of(path)[1]["z"] == 9
+    path = stored(tmp_path, log, broken(log, log.points[-4].end))
+    mended(path, "--adopt")
+    assert state_of(path)[1]["f"] == [2, 3]
+
+
+def test_a_patch_that_fits_nothing_is_left_out_whole(log: Maker, tmp_path: Path) -> None:
+    log.change({"o": {"n": 1}})
+    hit = log.points[-1].end
+    log.change({"gone": 1})
+    log.foreign({"v": "$5"})
+    nonsense = foreign_payload(log.format, log.micros + 1, {"v": "$6", "o": {"n": "$2", "$delete": [["n"]]}})
+    log.data += log.framing.frame(nonsense, len(log.data))
+    log.change({"z": 9})
+    path = stored(tmp_path, log, broken(log, hit))
+    assert "1 did not fit" in mended(path, "--adopt").out
+    assert same(state_of(path)[1], {**log.points[-4].state, "v": "$5", "z": 9})  # which has no "gone" yet
 
 
 def test_changes_that_do_not_fit_are_left_out(log: Maker, tmp_path: Path) -> None:
