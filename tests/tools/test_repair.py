@@ -152,6 +152,40 @@ def test_a_doubled_record_of_another_program_is_adopted_once(log: Maker, tmp_pat
     assert state_of(path)[1]["f"] == [2, 3]
 
 
+def test_what_was_applied_of_what_is_refused_is_not_adopted_upon(log: Maker, tmp_path: Path) -> None:
+    log.change({"o": {"l": [1, 2]}})
+    before = dict(log.state)
+    log.foreign({"o": {"l": {"$insert": [[0, 0]]}}})
+    nonsense = foreign_payload(log.format, log.micros + 1, {"first": 1, "o": {"l": {"$delete": [9]}}})
+    log.data += log.framing.frame(nonsense, len(log.data))
+    log.change({"z": 9})
+    path = stored(tmp_path, log)
+    assert command(check, path).status == 65
+    assert "did not fit" in mended(path, "--adopt").out
+    assert same(state_of(path)[1], {**before, "o": {"l": [0, 1, 2]}, "z": 9})
+
+
+def test_a_record_that_another_program_put_between_is_adopted_once(log: Maker, tmp_path: Path) -> None:
+    log.change({"l": [1, 2]})
+    inserted = foreign_payload(log.format, log.micros, {"l": {"$insert": [[0, 0]]}})
+    log.data += log.framing.frame(inserted, len(log.data))
+    log.change({"z": 9})  # which knows nothing of it
+    path = stored(tmp_path, log)
+    assert command(check, path).status == 65
+    mended(path, "--adopt")
+    assert same(state_of(path)[1], {**log.state, "l": [0, 1, 2]})
+
+
+def test_a_first_record_of_kanta_that_is_torn_leaves_a_file_that_opens(tmp_path: Path) -> None:
+    log = Maker("msgpack")
+    log.data = log.data[:4]
+    log.foreign({"a": 1})
+    for flags in ((), ("--adopt",)):
+        path = stored(tmp_path, log, bytes(log.data[:-5]))
+        mended(path, *flags)
+        assert state_of(path) == (0, {})
+
+
 def test_a_patch_that_fits_nothing_is_left_out_whole(log: Maker, tmp_path: Path) -> None:
     log.change({"o": {"n": 1}})
     hit = log.points[-1].end
