@@ -18,9 +18,9 @@ from blake3 import blake3
 
 from kantad.store.dialects import Sign
 from kantad.store.replay import Contradiction, Replayer
-from kantad.store.tail import Last, Whole, is_doubtful, stands_before, value_end, whole_behind
+from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, value_end, whole_behind
 from kantad.values.errors import Damaged
-from kantad.values.framing import Bad, BinaryFrames, Frame, Framing, JsonLines, More
+from kantad.values.framing import Bad, BinaryFrames, Decoded, Frame, Framing, JsonLines, More
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge
 from kantad.values.record import (
@@ -121,7 +121,7 @@ class Recovery:
 
     def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, trusting: bool = False) -> None:
         self.buffer, self.end, self.framing, self.codec = buffer, end, framing, codec
-        self.replayer = Replayer(codec, lambda frame: stands_before(buffer, frame.payload, frame.start))
+        self.replayer = Replayer(codec, Copies(buffer, framing))
         self.found = Recovered()
         self.json = isinstance(framing, JsonLines)
         self.trusting, self.doubted = trusting, False
@@ -237,9 +237,11 @@ class Recovery:
     def _run(self, place: int) -> None:
         """Replay to the end: hashed records in blocks, everything else one by one."""
         while place < self.end:
-            if self.replayer.rival is None:
-                place = self.found.end = self._run_blocks(place)
             frame = self.framing.next(self.buffer, place, self.end)
+            if self._is_hashed(frame):
+                place = self.found.end = self._run_blocks(frame.start)
+                if place > frame.start:
+                    continue
             if isinstance(frame, More | Bad):
                 why = frame.why if isinstance(frame, Bad) else "the record is incomplete"
                 self._stop_at(frame.start, why)
@@ -249,6 +251,12 @@ class Recovery:
                 self._stop_at(frame.start, why)
                 return
             place = self.found.end = frame.end
+
+    def _is_hashed(self, frame: Decoded) -> bool:
+        """Whether a block may begin with this: looking at one for each of another program's records takes minutes."""
+        if self.replayer.rival is not None or not isinstance(frame, Frame) or frame.snapshot:
+            return False
+        return len(self.codec.hashed(frame.payload)) < len(frame.payload)
 
     def _run_blocks(self, place: int) -> int:
         """Replay hashed changes as long as all is as it should be; returns where it stopped."""

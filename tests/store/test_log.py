@@ -16,7 +16,7 @@ from kantad.store.recovery import Recovered
 from kantad.values.content import same
 from kantad.values.patch import apply
 from tests.store.disks import CachingDisk, Death, FaultyDisk, FillingDisk
-from tests.store.logs import FORMATS, T0, Maker, every_kind
+from tests.store.logs import FORMATS, T0, every_kind
 
 ANY = ("open", "write", "pwrite", "sync", "truncate", "link", "rename", "unlink", "sync_folder")
 
@@ -252,25 +252,6 @@ class TestTornTails:
             again.close()
             assert same(second.state, found.state)
             assert (second.rev, second.chain, second.warnings) == (found.rev, found.chain, [])
-
-    def test_a_torn_first_record_of_kanta_leaves_a_file_that_opens_again(self, tmp_path: Path) -> None:
-        """kanta begins a file with a change, and four bytes alone would not tell the format."""
-        log = Maker("msgpack")
-        log.data = log.data[:4]
-        log.foreign({"a": 1})
-        for size in range(8, len(log.data)):
-            path = tmp_path / f"{size}.kantadb"
-            path.write_bytes(log.data[:size])
-            for torn in (size - 4, 0):
-                opened, found = open_log(str(path), "msgpack", RealDisk(), T0)
-                assert (found.rev, found.state, found.torn) == (0, {}, torn)
-                opened.close()
-            writer = Writer(path, "msgpack")
-            writer.open(RealDisk())
-            writer.batch(2)
-            writer.close()
-            assert writer.open(RealDisk()).rev == 2
-            writer.close()
 
     def test_the_warning_says_where_and_how_much(self, tmp_path: Path) -> None:
         log = every_kind("json")
