@@ -5,6 +5,7 @@ kantadb; 1: it does not hold that revision.
 """
 
 import argparse
+import io
 import os
 from typing import Any, TextIO
 
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     except OSError as error:
         print(f"{name}: {error.strerror}", file=err)
         return DAMAGED
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(encoding="utf-8")  # JSON is, whatever the locale
     out.write(escaped(encode_json(state).decode()) + "\n")
     return OK
 

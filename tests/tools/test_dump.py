@@ -1,6 +1,9 @@
 """`kantad dump`: the state now, at a revision, at a moment."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -114,3 +117,15 @@ def test_what_is_no_kantadb(tmp_path: Path) -> None:
     path.write_bytes(b"hello")
     assert command(dump, path).status == 65
     assert command(dump, tmp_path / "none").status == 65
+
+
+@pytest.mark.parametrize("name", ["dump", "check", "repair", "log"])
+def test_a_locale_that_is_not_utf_8_ends_no_command(name: str, tmp_path: Path) -> None:
+    log = Maker("json")
+    log.change({"é": "\U0001f600"})
+    path = stored(tmp_path, log).rename(tmp_path / "é.kantadb")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run([sys.executable, "-m", "kantad", name, path], capture_output=True, env=environment, check=True)
+    assert ran.stderr == b""
+    if name == "dump":
+        assert json.loads(ran.stdout) == {"é": "\U0001f600"}
