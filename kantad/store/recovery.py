@@ -224,12 +224,16 @@ class Recovery:
 
     def _counted(self, end: int) -> tuple[int, bytes]:
         """The revision and the chain at a snapshot of another program's: of all the records before it."""
-        rev, chain = self.found.oldest, CHAIN_START
+        rev, chain, place = self.found.oldest, CHAIN_START, self.framing.header
         for frame in single_changes(self.buffer, self.framing.header, end, self.framing, self.codec):
             if not frame.snapshot:
                 rev, chain = rev + 1, chain_after(chain, self.codec.hashed(frame.payload))
             elif (snapshot := self._whole_snapshot(frame.payload)) is not None and snapshot.h is not None:
                 rev, chain = snapshot.r, bytes.fromhex(snapshot.h)
+            place = frame.end
+        stop = self.framing.next(self.buffer, place, end)
+        if isinstance(stop, Bad):
+            raise self._damaged(stop.start, f"{stop.why}; the revision behind it cannot be counted")
         return rev, chain
 
     # -- the replay

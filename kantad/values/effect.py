@@ -203,6 +203,8 @@ def _on_array(old: list[Any], patch: dict[Any, Any], room: int, foreign: bool, e
             continue
         try:
             position = _element(key, length)
+            if type(key) is int and str(key) in patch:
+                raise Problem("invalid_patch", f"element {key} is named twice")
             narrowed = effect(shifted[position], sub, room - 1, foreign, effort)
         except Problem as problem:
             raise problem.at(key) from None

@@ -9,7 +9,9 @@ import pytest
 from kantad.store.disk import RealDisk
 from kantad.store.log import open_log
 from kantad.tools import check, repair
-from kantad.values.content import same
+from kantad.values.content import encode_msgpack, same
+from kantad.values.errors import Damaged
+from kantad.values.moment import datetime_of
 from tests.store.disks import Death, FaultyDisk
 from tests.store.logs import FORMATS, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, broken, command, flipped, stored
@@ -184,6 +186,27 @@ def test_a_first_record_of_kanta_that_is_torn_leaves_a_file_that_opens(tmp_path:
         path = stored(tmp_path, log, bytes(log.data[:-5]))
         mended(path, *flags)
         assert state_of(path) == (0, {})
+
+
+def test_damage_before_a_snapshot_of_kanta_is_no_miscounted_revision(tmp_path: Path) -> None:
+    """Its revision is that of all records before it, which cannot be counted across a damaged frame."""
+    log = Maker("msgpack")
+    log.data = log.data[:4]
+    for turn in range(6):
+        log.foreign({"n": turn})
+    hit = log.points[-3].end
+    payload = encode_msgpack({"ts": datetime_of(log.micros), "v": 0, "state": log.state, "r": 6, "k": 1})
+    log.data += log.framing.frame(payload, len(log.data), True)
+    log.foreign({"n": 7})
+    path = stored(tmp_path, log, broken(log, hit))
+    ran = command(check, path)
+    assert ran.status == 65
+    assert "record 5, byte" in ran.err
+    assert "cannot be counted" in ran.err
+    with pytest.raises(Damaged, match="cannot be counted"):
+        state_of(path)
+    mended(path, "--adopt")
+    assert state_of(path)[1] == {"n": 7}
 
 
 def test_a_patch_that_fits_nothing_is_left_out_whole(log: Maker, tmp_path: Path) -> None:
