@@ -37,7 +37,7 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     q: str | None = None
     diff: dict[Any, Any] = {}
     b: int = 0
-    h: ChainText | None = None
+    h: str | None = None
 
 
 class Step(msgspec.Struct, omit_defaults=True, kw_only=True):

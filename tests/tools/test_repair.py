@@ -127,6 +127,16 @@ def test_an_edited_record_is_adopted_as_it_is(tmp_path: Path) -> None:
     assert state_of(path) == (3, {"a": "edited by hand", "b": 2})
 
 
+def test_a_record_with_a_damaged_chain_value_is_adopted(tmp_path: Path) -> None:
+    log = Maker("json")
+    log.batch({"a": 1}, {"b": 2}, {"c": 3})
+    data = bytearray(log.data)
+    data[log.points[-2].end - 8] = ord("g")
+    path = stored(tmp_path, log, bytes(data))
+    mended(path, "--adopt")
+    assert state_of(path) == (3, {"a": 1, "b": 2, "c": 3})
+
+
 def test_records_of_another_program_are_adopted(log: Maker, tmp_path: Path) -> None:
     log.foreign({"f": 1})
     log.change({"z": 9})
