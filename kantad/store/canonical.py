@@ -81,17 +81,17 @@ def meant(replayer: Replayer, record: Change) -> tuple[dict[Any, Any], Any]:
     try:
         diff = verbatim_effect(state, record.diff) if verbatim else lenient_effect(state, record.diff)
     except Unfit:
-        if replayer.rival is None:
+        if replayer.rival is None and shown is not Sign.UNCLEAR:
             raise
-        state = replayer.rival
+        state = state if replayer.rival is None else replayer.rival
         diff = verbatim_effect(state, record.diff)
     return state, {} if diff is SAME else diff
 
 
 def verbatim_effect(old: dict[Any, Any], patch: dict[Any, Any]) -> Any:
-    """The canonical patch that a patch of kanta 0.9 (dialect B) amounts to over an object, or SAME."""
+    """The canonical patch that a patch of kanta 0.9 (dialect B) amounts to over an object, or SAME; raises `Unfit`."""
     found: dict[Any, Any] = {}
-    gone = patch.get("$delete", ())
+    gone = patch.get("$delete", [])
     for key, sub in patch.items():
         if key == "$delete":
             continue
@@ -101,7 +101,10 @@ def verbatim_effect(old: dict[Any, Any], patch: dict[Any, Any]) -> Any:
         narrowed = verbatim_effect(before, sub) if merged else difference(before, sub)
         if narrowed is not SAME:
             found[escape(name)] = narrowed
-    deleted = [escape(unescape(key)) for key in (gone if type(gone) is list else [gone]) if unescape(key) in old]
+    names = [unescape(key) for key in (gone if type(gone) is list else [gone])]
+    if any(type(name) is dict or type(name) is list for name in names):
+        raise Unfit("$delete of what is no key")
+    deleted = [escape(name) for name in names if name in old]
     if deleted:
         found["$delete"] = deleted
     return found if found else SAME

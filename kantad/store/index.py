@@ -134,11 +134,14 @@ class Index:
                 foreign = len(self.log.codec.hashed(frame.payload)) == len(frame.payload)
                 if foreign and frame.payload == before:
                     continue  # kanta's doubled record counts once
-                chain = (
-                    chain_after(chain or CHAIN_START, frame.payload)
-                    if foreign
-                    else self.log.codec.chain_in(frame.payload)
-                )
+                try:
+                    chain = (
+                        chain_after(chain or CHAIN_START, frame.payload)
+                        if foreign
+                        else self.log.codec.chain_in(frame.payload)
+                    )
+                except ValueError:
+                    raise Unreadable(f"byte {begin.offset + frame.start}: its chain value is damaged") from None
                 rev, before = rev + 1, frame.payload if foreign else b""
             if stop - noted >= SPACING:
                 noted = stop

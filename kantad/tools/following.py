@@ -88,8 +88,8 @@ class Source:
             walk = self.walk
             if walk is None or not (walk.changes or walk.snapshots):  # there may have been nothing to tell the format
                 walk = self.walk = Walk(buffer, len(buffer), *format_of(buffer[:16], None))
-            walk.buffer, walk.end, walk.why = buffer, len(buffer), ""
-            walk.replayer.is_old = lambda frame: stands_before(buffer, frame.payload, frame.start)
+            walk.read_on_in(buffer, len(buffer))
+            walk.why = ""
             yield walk
 
 

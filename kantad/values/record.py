@@ -9,7 +9,7 @@ the chain at its revision; `s`, a checksum of the payload before it, is last the
 Pure. The store writes and reads what this makes; cursors are what clients see of the chain.
 """
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from blake3 import blake3
@@ -18,6 +18,7 @@ from kantad.values.errors import Problem
 
 CHAIN_START: Final = bytes(8)
 SNAPSHOT_KIND: Final = 1  # the `k` of snapshots whose `r` can be trusted
+ChainText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]  # anything else does not decode
 
 
 class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -50,7 +51,7 @@ class Keyed(msgspec.Struct, omit_defaults=True, kw_only=True):
     ts: Any
     id: str | None = None
     q: str | None = None
-    h: str | None = None
+    h: ChainText | None = None
 
 
 class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -63,7 +64,7 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
     r: int = 0
     k: int = 0
     ids: list[list[Any]] = []
-    h: str | None = None
+    h: ChainText | None = None
     s: str | None = None
 
 
@@ -72,7 +73,7 @@ class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     r: int = 0
     k: int = 0
-    h: str | None = None
+    h: ChainText | None = None
     s: str | None = None
 
 
