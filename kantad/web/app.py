@@ -15,7 +15,7 @@ from kantad.values.errors import Problem
 from kantad.values.pointer import parse_url
 from kantad.web import operating
 from kantad.web.access import Access
-from kantad.web.answer import Answer, Reply, fault_reply, json_reply, problem_reply
+from kantad.web.answer import SWITCHING, Answer, Reply, fault_reply, json_reply, problem_reply
 from kantad.web.connection import Connection
 from kantad.web.faults import Faults
 from kantad.web.handshake import upgrade
@@ -98,6 +98,8 @@ class App:
         except Exception:
             self.faults.log(f"handling {request.method[:32]!r} {request.raw_path[:128]!r}")
             reply = fault_reply()
+        if reply.status != SWITCHING and ("Upgrade" in request.headers or request.method == "CONNECT"):
+            reply.close = True  # aiohttp may lose what stands behind a request to upgrade that is not taken up
         if origin is not None:
             reply.headers += b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode()
             reply.headers += b"Access-Control-Expose-Headers: ETag, Kanta-Revision, Kanta-Cursor, Location\r\n"

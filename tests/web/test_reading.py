@@ -149,7 +149,22 @@ async def test_messagepack_is_given_to_who_accepts_it(serving: Serving, mime: st
 
 
 @pytest.mark.parametrize(
-    "query", ["x=1", "wait=1&wait=2", "wait=x", "wait=-1", "wait=61", "wait=nan", "wait=1", "", "&"]
+    "query",
+    [
+        "x=1",
+        "wait=1&wait=2",
+        "wait=x",
+        "wait=-1",
+        "wait=61",
+        "wait=nan",
+        "wait=1",
+        "wait=1_0",
+        "wait=%D9%A1",
+        "wait=1e1",
+        "wait=+1",
+        "",
+        "&",
+    ],
 )
 async def test_query_parameters_are_checked(serving: Serving, query: str) -> None:
     await serving.put("/x", 1)
