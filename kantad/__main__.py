@@ -174,8 +174,8 @@ def _until_signal(engine: Engine) -> "asyncio.Future[None]":
     stop: asyncio.Future[None] = loop.create_future()
 
     def on_signal() -> None:
-        if stop.done():  # under `durable`, nothing that is pending was acknowledged
-            os._exit(OK if engine.policy == "durable" or not engine.committer.pending else BROKEN)
+        if stop.done():
+            os._exit(OK if engine.promised <= engine.written.rev else BROKEN)  # whether an acknowledged write is lost
         stop.set_result(None)
 
     for number in SIGNALS:

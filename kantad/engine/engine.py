@@ -68,6 +68,7 @@ class Engine:
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
         self.durable_rev = found.rev
+        self.promised = found.rev  # the newest revision that was told before it was written
         self.orders = KeyOrders()
         self.past = Past(log, found, ring_bytes)
         self.backlog = Backlog(log, found)
@@ -223,6 +224,8 @@ class Engine:
         """
         level = ack or self.policy
         if level == "applied":
+            if rev > self.promised:
+                self.promised = rev
             return False
         if level == "durable":
             if rev <= self.durable_rev:
