@@ -145,7 +145,7 @@ async def _serve(config: Config) -> int:
     except OSError as error:
         await engine.stop()
         raise UsageError(f"cannot listen: {error.strerror or error}") from None
-    name = os.path.basename(config.get("db"))
+    name = os.path.basename(config.get("db")).replace("\n", "\\n")  # the ready line is one line
     print(
         f"kantad {__version__} ready on {address} ({escaped(name)}, rev {engine.visible.rev})",
         file=sys.stderr,

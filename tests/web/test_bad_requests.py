@@ -363,6 +363,16 @@ async def test_nothing_is_lost_behind_an_upgrade_that_is_not_taken_up(
     await wire.close()
 
 
+async def test_a_transfer_coding_of_http_1_0_ends_the_connection(serving: Serving) -> None:
+    wire = await serving.connect()
+    put = PUT.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Connection: keep-alive\r\n" + CHUNKED + b"1\r\n1\r\n0\r\n\r\n"
+    wire.send(put + request("PUT", "/v1/data/y", b"1"))
+    assert (await wire.answer()).headers["connection"] == "close"
+    assert await wire.closed() == b""
+    assert await serving.value() == {"x": 1}
+    await wire.close()
+
+
 async def test_connections_that_come_and_go_leave_nothing(serving: Serving) -> None:
     await serving.value()
     before = descriptors()
