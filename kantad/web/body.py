@@ -175,8 +175,8 @@ def is_msgpack(content_type: str) -> bool:
 
 def accepts_msgpack(request: web.BaseRequest) -> bool:
     """Whether the client asks for MessagePack, and rather than for JSON (RFC 9110 section 12.5.1)."""
-    accept = request.headers.get("Accept")
-    if accept is None or "msgpack" not in accept.lower():
+    accept = ",".join(request.headers.getall("Accept", ()))  # several lines are one list (RFC 9110 section 5.3)
+    if "msgpack" not in accept.lower():
         return False
     wanted = {media.lower(): weight for media, weight in map(_weighed, accept.split(","))}
     msgpack = max((wanted[media] for media in MSGPACK_TYPES if media in wanted), default=0.0)

@@ -134,7 +134,13 @@ async def test_head_is_get_without_the_body(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize(
-    "mime", ["application/msgpack", "application/vnd.msgpack", "text/html, application/msgpack;q=1"]
+    "mime",
+    [
+        "application/msgpack",
+        "application/vnd.msgpack",
+        "text/html, application/msgpack;q=1",
+        "application/json\r\nAccept: application/msgpack",
+    ],
 )
 async def test_messagepack_is_given_to_who_accepts_it(serving: Serving, mime: str) -> None:
     value = {"a": [1, 1.5, None, True, "ü"], "b": 2**64 - 1}
