@@ -39,6 +39,7 @@ from kantad.values.errors import Problem
 from kantad.values.moment import now_micros
 from kantad.values.patch import KeyOrders, Undo, apply
 from kantad.values.pointer import Path, lookup, parse
+from kantad.values.record import Change
 
 logger = logging.getLogger("kantad")
 
@@ -270,7 +271,9 @@ class Engine:
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
-            self.waiting.seen(change.diff for change in changes)
+            # From the record: what a `diff` assigned is part of the state by now, and later changes went on in it.
+            decode = self.log.codec.decode
+            self.waiting.seen(decode(change.payload, Change).diff for change in changes)
         self.waiting.written()
 
     def synced(self, snapshot: bool) -> None:
