@@ -148,7 +148,7 @@ async def _serve(config: Config) -> int:
     except OSError as error:
         await engine.stop()
         raise UsageError(f"cannot listen: {error.strerror or error}") from None
-    name = os.path.basename(config.get("db"))
+    name = os.path.basename(config.get("db")).replace("\n", "\\n")  # the ready line is one line
     print(
         f"kantad {__version__} ready on {address} ({escaped(name)}, rev {engine.visible.rev})",
         file=sys.stderr,
@@ -177,8 +177,8 @@ def _until_signal(engine: Engine) -> "asyncio.Future[None]":
     stop: asyncio.Future[None] = loop.create_future()
 
     def on_signal() -> None:
-        if stop.done():  # under `durable`, nothing that is pending was acknowledged
-            os._exit(OK if engine.policy == "durable" or not engine.committer.pending else BROKEN)
+        if stop.done():
+            os._exit(OK if engine.promised <= engine.written.rev else BROKEN)  # whether an acknowledged write is lost
         stop.set_result(None)
 
     for number in SIGNALS:

@@ -52,7 +52,7 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 def _seconds(text: str) -> float:
     try:
-        value = float(text)
+        value = float(text) if text.isascii() and "_" not in text else -1.0
     except ValueError:
         value = -1.0
     if not 0.0 < value <= 3600.0:
@@ -182,11 +182,15 @@ def _read_file(path: str) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
-    found = {key.replace("_", "-"): value for key, value in found.items()}
-    for key in found:
-        if key not in {setting.name for setting in SETTINGS}:
-            raise UsageError(f"{path}: there is no setting {key}")
-    return found
+    settings: dict[str, Any] = {}
+    for key, value in found.items():
+        name = key.replace("_", "-")
+        if name not in {setting.name for setting in SETTINGS}:
+            raise UsageError(f"{path}: there is no setting {name}")
+        if name in settings:
+            raise UsageError(f"{path}: {name} is given twice")
+        settings[name] = value
+    return settings
 
 
 def _value(setting: Setting, sources: tuple[tuple[str, Any], ...]) -> Any:

@@ -346,7 +346,8 @@ class Committer:
 
     def _fail(self, batch: Batch, error: Exception) -> None:
         """A write failed and the file was cut back: roll back this batch and all behind it."""
-        problem = Problem("storage_full", f"the change could not be stored: {error}")
+        what = "change" if batch.snapshot is None else "snapshot"
+        problem = Problem("storage_full", f"the {what} could not be stored: {error}")
         with self.lock:
             self.halted = False
             lost = list(self.flights)

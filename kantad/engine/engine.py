@@ -40,6 +40,7 @@ from kantad.values.errors import Problem
 from kantad.values.moment import now_micros
 from kantad.values.patch import KeyOrders, apply, merge
 from kantad.values.pointer import Path, lookup, parse
+from kantad.values.record import Change
 
 logger = logging.getLogger("kantad")
 
@@ -70,6 +71,7 @@ class Engine:
         self.visible = Visible(found.rev, found.chain)
         self.durable_rev = found.rev
         self.places = Places(log.codec)
+        self.promised = found.rev  # the newest revision that was told before it was written
         self.past = Past(log, found, ring_bytes)
         self.backlog = Backlog(log, found)
         self.interest = Interest()
@@ -234,6 +236,8 @@ class Engine:
         """
         level = ack or self.policy
         if level == "applied":
+            if rev > self.promised:
+                self.promised = rev
             return False
         if level == "durable":
             if rev <= self.durable_rev:
@@ -278,7 +282,9 @@ class Engine:
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
-            self.waiting.seen(change.diff for change in changes)
+            # From the record: what a `diff` assigned is part of the state by now, and later changes went on in it.
+            decode = self.log.codec.decode
+            self.waiting.seen(decode(change.payload, Change).diff for change in changes)
         self.waiting.written()
 
     def synced(self, snapshot: bool) -> None:

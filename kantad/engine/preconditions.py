@@ -17,7 +17,7 @@ from kantad.values.content import MISSING, encode_json, etag
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.record import Change, cursor, parse_cursor
-from kantad.values.touch import Tree, meeting, meets
+from kantad.values.touch import Tree, Watch, meeting
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHOWN_VALUE: Final = 64 << 10  # bytes of JSON
 SHOWN_TOGETHER: Final = 1 << 20  # bytes of JSON, all values of a refusal
 MOST_LISTED: Final = 100  # conflicting changes
-NEAR: Final = 1000  # changes that are looked through in the step of the write
+NEAR: Final = 1000  # changes that are looked through in the step of the write, as far as the ring holds them
 SLICE: Final = 0.004  # seconds of looking back between two looks at everything else
 
 
@@ -76,23 +76,47 @@ def at_present(past: Past, present: Present, path: Path) -> dict[str, Any]:
 
 
 def _check_conditions(proposal: Proposal, looked: Looked, present: Present, past: Past) -> None:
-    failed: list[tuple[Path, str]] = []
-    later: dict[int, list[Logged]] = {}
-    for number, condition in enumerate(proposal.conditions):
-        why = condition.fails(lookup(present.root, condition.path), present.tag)
-        if why is None and condition.unchanged_since is not None:
-            rev = _verified(condition.unchanged_since, "unchanged_since", looked, past)
-            after = max(rev, looked.rev)
-            if after not in later:
-                later[after] = past.changes_after(after)
-            if number in looked.changed or any(meets(change.diff, condition.path) for change in later[after]):
-                why = f"the value changed after revision {rev}"
-        if why is not None:
-            failed.append((condition.path, why))
+    reasons = [each.fails(lookup(present.root, each.path), present.tag) for each in proposal.conditions]
+    marks = {
+        number: _verified(each.unchanged_since, "unchanged_since", looked, past)
+        for number, each in enumerate(proposal.conditions)
+        if reasons[number] is None and each.unchanged_since is not None
+    }
+    for number in _changed_since(marks, proposal, looked, past):
+        reasons[number] = f"the value changed after revision {marks[number]}"
+    failed = [(each.path, why) for each, why in zip(proposal.conditions, reasons, strict=True) if why is not None]
     if failed:
         members = at_present(past, present, proposal.path)
         named = [{"path": format(path), "reason": why, **present.shown(path)} for path, why in failed]
         raise Problem("precondition_failed", failed[0][1], **members, failed=named)
+
+
+def _changed_since(marks: dict[int, int], proposal: Proposal, looked: Looked, past: Past) -> set[int]:
+    """Which of these conditions (number: revision) are on paths that a later change touched."""
+    found = looked.changed & marks.keys()
+    left = {number: max(mark, looked.rev) for number, mark in marks.items() if number not in found}
+    if left:
+        watched = _Watched(proposal, left)
+        for change in past.changes_after(min(left.values())):
+            found |= set(watched.take(change.rev, change.diff))
+    return found
+
+
+class _Watched:
+    """The paths of conditions (number: revision), each held against the changes after its revision, in their order."""
+
+    def __init__(self, proposal: Proposal, marks: dict[int, int]) -> None:
+        self.proposal, self.watch, self.left = proposal, Watch(), len(marks)
+        self.later = sorted(((mark, number) for number, mark in marks.items()), reverse=True)
+
+    def take(self, rev: int, diff: Any) -> list[int]:
+        """The conditions that the change of a revision is the first to touch."""
+        while self.later and self.later[-1][0] < rev:
+            number = self.later.pop()[1]
+            self.watch.add(self.proposal.conditions[number].path, number)
+        found = self.watch.take(diff)
+        self.left -= len(found)
+        return found
 
 
 def _check_base(proposal: Proposal, base: str | int, looked: Looked, present: Present, past: Past) -> None:
@@ -129,8 +153,16 @@ def looks_back(engine: "Engine", proposal: Proposal) -> bool:
     if seen is not None and not proposal.dry_run:
         told = proposal.want_diff or (proposal.edit == "post" and seen.child is None)
         return seen.changed and told and seen.rev < engine.past.ring.first
-    far = engine.written.rev - NEAR
+    far = _far(engine)
     return any(engine.past.oldest <= parse_cursor(mark, name)[0] < far for name, mark in _marks(proposal))
+
+
+def _far(engine: "Engine") -> int:
+    """The revision behind which changes are looked through in one step: at most `NEAR`, and what the ring holds.
+
+    Its own record is in the ring, too: a cursor is verified by it.
+    """
+    return max(engine.written.rev - NEAR, min(engine.past.ring.first, engine.written.rev))
 
 
 async def look_back(engine: "Engine", proposal: Proposal) -> None:
@@ -151,7 +183,7 @@ async def look_back(engine: "Engine", proposal: Proposal) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + SLICE
     rev = search.first
-    while rev < engine.written.rev - NEAR and not search.is_over():
+    while rev < _far(engine) and not search.is_over():
         rev += 1
         search.take(rev, engine.log.codec.decode(await engine.feeds.payload(rev), Change))
         if loop.time() > until:
@@ -174,22 +206,20 @@ class _Search:
         self.looked = Looked()
         self.base = None if proposal.base is None else parse_cursor(proposal.base, "base")[0]
         self.mine = None if proposal.base is None else proposal.touches()
-        self.open = {
-            number: (parse_cursor(each.unchanged_since, "unchanged_since")[0], each.path)
+        marks = {
+            number: parse_cursor(each.unchanged_since, "unchanged_since")[0]
             for number, each in enumerate(proposal.conditions)
             if each.unchanged_since is not None
         }
+        self.watched = _Watched(proposal, marks)
         self.first = min(parse_cursor(mark, name)[0] for name, mark in _marks(proposal))
 
     def take(self, rev: int, record: Change) -> None:
         """Look at the change of a revision."""
         if self.base is not None and rev > self.base:
             self.looked.conflicts += _conflicts([Logged(rev, record.a, record.u, record.diff)], self.mine)
-        met = [number for number, (mark, path) in self.open.items() if rev > mark and meets(record.diff, path)]
-        for number in met:
-            del self.open[number]
-            self.looked.changed.add(number)
+        self.looked.changed.update(self.watched.take(rev, record.diff))
 
     def is_over(self) -> bool:
         """Whether what is still to come makes no difference."""
-        return not self.open and (self.base is None or len(self.looked.conflicts) >= MOST_LISTED)
+        return not self.watched.left and (self.base is None or len(self.looked.conflicts) >= MOST_LISTED)

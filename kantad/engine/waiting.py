@@ -7,10 +7,12 @@ there. Nothing here changes the state.
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from kantad.engine.interest import Interest
 from kantad.values.pointer import Path
+
+MOST_TAGS: Final = 1024  # kept between two changes, which may be far apart
 
 Waiter = asyncio.Future[None]
 
@@ -72,6 +74,8 @@ class Waiting:
     def _now(self, path: Path) -> str:
         tag = self._tags.get(path)
         if tag is None:
+            if len(self._tags) >= MOST_TAGS:
+                self._tags.clear()
             tag = self._tags[path] = self.tag(path)
         return tag
 

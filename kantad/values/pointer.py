@@ -88,7 +88,9 @@ def format_url(path: Path) -> str:
 def bounded(path: Path) -> Path:
     """The path itself; raises `Problem("invalid_path")` beyond the bound of segments."""
     if len(path) > bound.segments:
-        raise Problem("invalid_path", f"a path has at most {bound.segments} segments, this one {len(path)}")
+        raise Problem(
+            "invalid_path", f"a path has at most {bound.segments} segments (--max-segments), this one {len(path)}"
+        )
     return path
 
 

@@ -111,6 +111,50 @@ def meets(patch: Any, path: Path) -> bool:
     return meeting(rooted_at(path, None), patch) is not None
 
 
+class Watch:
+    """Numbered paths that changes are held against, one after another; what is found is no longer looked for."""
+
+    __slots__ = ("below", "numbers")
+
+    def __init__(self) -> None:
+        self.below: dict[str, Watch] = {}
+        self.numbers: list[int] = []
+
+    def add(self, path: Path, number: int) -> None:
+        """Look for a path, too."""
+        node = self
+        for segment in path:
+            node = node.below.setdefault(segment, Watch())
+        node.numbers.append(number)
+
+    def take(self, patch: Any) -> list[int]:
+        """The numbers of the paths that a logged patch `meets`."""
+        if _is_whole(patch):
+            return self.take_all()
+        gone = patch.get("$delete", ())
+        names = gone if type(gone) is list else [gone]
+        if any(type(name) is int for name in names):
+            return self.take_all()
+        found, self.numbers = self.numbers, []
+        for name in names:
+            node = self.below.pop(str(unescape(name)), None)
+            found += node.take_all() if node is not None else ()
+        for segment, sub in list(shared(self.below, patch)):
+            node = self.below[segment]
+            found += node.take(sub)
+            if not node.below and not node.numbers:
+                del self.below[segment]
+        return found
+
+    def take_all(self) -> list[int]:
+        """The numbers of all paths that are left."""
+        found, below = self.numbers, self.below
+        self.numbers, self.below = [], {}
+        for node in below.values():
+            found += node.take_all()
+        return found
+
+
 def shared(below: Mapping[str, Any], patch: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
     """The segments that these and an object's patch have in common, found from whichever has fewer."""
     if len(patch) <= len(below):

@@ -39,10 +39,10 @@ class Access:
         if not target.startswith("/") or "#" in target:
             raise Problem("invalid_path", "the request target begins with '/' and has no fragment")
         if len(target) > limits.max_target:
-            raise Problem("uri_too_long", f"a request target has at most {limits.max_target} bytes (--max-target)")
+            raise limits.target_too_long()
         size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
         if size > limits.max_header:
-            raise Problem("headers_too_large", f"a header block has at most {limits.max_header} bytes (--max-header)")
+            raise limits.header_too_large()
         if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
             raise Problem("unsupported_media_type", "chunked is the only transfer coding")
         if "Content-Encoding" in request.headers:

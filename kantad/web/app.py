@@ -15,7 +15,7 @@ from kantad.values.errors import Problem
 from kantad.values.pointer import parse_url
 from kantad.web import operating
 from kantad.web.access import Access
-from kantad.web.answer import Answer, Reply, fault_reply, json_reply, problem_reply
+from kantad.web.answer import SWITCHING, Answer, Reply, fault_reply, json_reply, problem_reply
 from kantad.web.connection import Connection
 from kantad.web.faults import Faults
 from kantad.web.handshake import upgrade
@@ -98,6 +98,7 @@ class App:
         except Exception:
             self.faults.log(f"handling {request.method[:32]!r} {request.raw_path[:128]!r}")
             reply = fault_reply()
+        reply.close = reply.close or (reply.status != SWITCHING and is_last(request))
         if origin is not None:
             reply.headers += b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode()
             reply.headers += b"Access-Control-Expose-Headers: ETag, Kanta-Revision, Kanta-Cursor, Location\r\n"
@@ -146,6 +147,17 @@ class App:
                 return json_reply(document())
             case _:
                 return operating.healthz()
+
+
+def is_last(request: web.BaseRequest) -> bool:
+    """Whether what stands behind a request must not be taken for another one.
+
+    Behind a request to upgrade that is not taken up aiohttp may lose bytes; where HTTP/1.0 names a transfer coding,
+    an intermediary may have seen another end of the body (RFC 9112 section 6.1).
+    """
+    if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+        return True
+    return "Upgrade" in request.headers or request.method == "CONNECT"
 
 
 def preflight(request: web.BaseRequest) -> Reply:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from kantad.values.content import decode_json
 from kantad.values.errors import Problem
@@ -41,13 +42,24 @@ class Limits(msgspec.Struct, frozen=True):
     max_subscriptions: int = 1000
     max_in_flight: int = 1024
 
+    def target_too_long(self) -> Problem:
+        """The problem of a request target over the limit."""
+        detail = f"a request target has at most {self.max_target} bytes (--max-target)"
+        return Problem("uri_too_long", detail, limit=self.max_target)
+
+    def header_too_large(self) -> Problem:
+        """The problem of a header block over the limit."""
+        detail = f"a header block has at most {self.max_header} bytes (--max-header)"
+        return Problem("headers_too_large", detail, limit=self.max_header)
+
 
 async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
     """The whole body; raises `Problem` `too_large` or `too_slow`."""
     limit, window = limits.max_body, limits.body_seconds
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+    expects = request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
+    if expects and request.transport is not None:  # of HTTP/1.0 it means nothing (RFC 9110 section 10.1.1)
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     loop = asyncio.get_running_loop()
     chunks: list[bytes] = []
@@ -57,7 +69,7 @@ async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
         try:
             chunk = await asyncio.wait_for(request.content.readany(), until - loop.time())
         except TimeoutError:
-            raise Problem("too_slow", f"a body makes progress within {window:.0f} s") from None
+            raise Problem("too_slow", f"a body makes progress within {window:g} s (--body-timeout)") from None
         except web.RequestPayloadError as error:
             raise Problem("invalid_json", f"the body's transfer coding is malformed: {error}") from None
         if not chunk:
@@ -163,8 +175,8 @@ def is_msgpack(content_type: str) -> bool:
 
 def accepts_msgpack(request: web.BaseRequest) -> bool:
     """Whether the client asks for MessagePack, and rather than for JSON (RFC 9110 section 12.5.1)."""
-    accept = request.headers.get("Accept")
-    if accept is None or "msgpack" not in accept.lower():
+    accept = ",".join(request.headers.getall("Accept", ()))  # several lines are one list (RFC 9110 section 5.3)
+    if "msgpack" not in accept.lower():
         return False
     wanted = {media.lower(): weight for media, weight in map(_weighed, accept.split(","))}
     msgpack = max((wanted[media] for media in MSGPACK_TYPES if media in wanted), default=0.0)

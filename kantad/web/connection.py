@@ -23,6 +23,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from kantad.values.errors import Problem
 from kantad.web.answer import Answer, fault_reply, problem_reply, render
+from kantad.web.body import Limits
 from kantad.web.faults import Faults
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Connection(RequestHandler):
         "faults",
         "handed",
         "held",
+        "limits",
         "missing",
         "more",
         "patience",
@@ -104,9 +106,11 @@ class Connection(RequestHandler):
         patience: Patience,
         refusals: "Refusals",
         faults: Faults,
+        limits: Limits,
         **kwargs: Any,
     ) -> None:
         super().__init__(manager, **kwargs)
+        self.limits = limits
         self.fast, self.patience, self.refusals, self.faults = fast, patience, refusals, faults
         self.since = 0.0
         self.allowed = patience.head  # 0: no limit, a request is being handled
@@ -313,7 +317,7 @@ class Connection(RequestHandler):
         elif self.allowed and not self.waiting and now - self.since > self.allowed:
             if self.handed:
                 seconds = self.patience.head
-                reply = problem_reply(Problem("too_slow", f"a header arrives within {seconds:.0f} s"))
+                reply = problem_reply(Problem("too_slow", f"a header arrives within {seconds:g} s (--header-timeout)"))
                 self.write(render(reply.status, reply.headers, reply.body, close=True))
             self.force_close()
 
@@ -326,11 +330,10 @@ class Connection(RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what aiohttp's parser refused; one short log line, no traceback."""
         if isinstance(exc, LineTooLong):
-            target = self.max_line_size in exc.args
-            code = "uri_too_long" if target else "headers_too_large"
-            problem = Problem(code, f"the {'request target' if target else 'header block'} is too long")
+            limits = self.limits
+            problem = limits.target_too_long() if self.max_line_size in exc.args else limits.header_too_large()
         elif "Too many headers" in str(exc):
-            problem = Problem("headers_too_large", f"a request has at most {self.max_headers} headers")
+            problem = Problem("headers_too_large", f"a request has at most {self.max_headers} header lines")
         elif "url path" in str(exc):
             problem = Problem("invalid_path", "a request target is printable ASCII, the rest percent-encoded")
         elif "Invalid method" in str(exc):

@@ -9,6 +9,7 @@ from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import percent_decoded
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}").fullmatch
 LABEL = 256  # characters of an action or a user
 KEY = 128
 
@@ -64,11 +65,8 @@ def seconds(text: str | None, name: str, most: float) -> float:
     """A number of seconds from 0 to `most`; 0 where it is not given."""
     if text is None:
         return 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= most:
+    value = float(text) if _SECONDS(text) else most + 1  # `float` takes more than a decimal number
+    if value > most:
         raise Problem("invalid_parameter", f"{name} is a number of seconds from 0 to {most:.0f}", parameter=name)
     return value
 

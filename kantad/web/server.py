@@ -29,25 +29,36 @@ class _Server(web.Server):
     """aiohttp's low-level server, making our connections."""
 
     def __init__(self, app: App, fast: Fast | None, most: int, patience: Patience) -> None:
+        line, field = app.limits.max_target + (4 << 10), app.limits.max_header + (8 << 10)
         super().__init__(
             app.handle,
             access_log=None,
             keepalive_timeout=FOREVER,
-            max_line_size=app.limits.max_target + (4 << 10),  # beyond it aiohttp refuses, less nicely
-            max_field_size=app.limits.max_header + (8 << 10),
+            max_line_size=line,  # beyond it aiohttp refuses, and tells by this number which of the two it was
+            max_field_size=field + (field == line),
             auto_decompress=False,
             lingering_time=1.0,
         )
         self.fast, self.most, self.patience = fast, most, patience
-        self.refusals, self.faults = Refusals(), app.faults
+        self.refusals, self.faults, self.limits = Refusals(), app.faults, app.limits
 
     def __call__(self) -> Connection:
-        return Connection(self, self.fast, self.patience, self.refusals, self.faults, loop=self._loop, **self._kwargs)
+        return Connection(
+            self,
+            self.fast,
+            self.patience,
+            self.refusals,
+            self.faults,
+            self.limits,
+            loop=self._loop,
+            **self._kwargs,
+        )
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._connections) > self.most:
-            reply = problem_reply(Problem("unavailable", "too many connections", retry_after=1))
+            detail = f"there are {self.most} connections at most (--max-connections)"
+            reply = problem_reply(Problem("unavailable", detail, retry_after=1))
             transport.write(render(reply.status, reply.headers, reply.body, close=True))
             self.refusals.log(transport.get_extra_info("peername"), "too many connections")
             self._turn_away(handler, transport)

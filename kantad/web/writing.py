@@ -231,7 +231,8 @@ async def transaction(engine: Engine, request: web.BaseRequest, query: str, limi
 async def revert(engine: Engine, request: web.BaseRequest, query: str, limits: Limits) -> Reply:
     """`POST /v1/revert`: the value at a path as of a revision, as a new change.
 
-    A repeated key is answered without that value, which the log may hold no longer.
+    A repeated key is answered without that value, which the log may hold no longer; a dry run is not answered from the
+    first time, so it needs it.
     """
     parse_query(query, ())
     key = header_key(request)
@@ -243,7 +244,7 @@ async def revert(engine: Engine, request: web.BaseRequest, query: str, limits: L
     proposal.edit, proposal.to, proposal.body = "revert", asked.rev, MISSING
     proposal.conditions += header_conditions(request, proposal.path)
     parse_cursor(asked.rev, "rev")
-    if engine.window.peek(proposal.key) is None:
+    if proposal.dry_run or engine.window.peek(proposal.key) is None:
         proposal.body = await engine.former.value_at(asked.rev, proposal.path)
     return await _committed(engine, request, proposal)
 

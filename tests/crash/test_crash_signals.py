@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.journal import Journal
-from tests.crash.process_kit import OK, Ended, Process
+from tests.crash.process_kit import BROKEN, OK, Ended, Process, strace
+from tests.crash.test_crash_strace import why_not
 
 
 async def terminations(path: str, count: int, *flags: str) -> None:
@@ -90,3 +91,28 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     await asyncio.wait([held])
     held.exception()
     waiting.close()
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@pytest.mark.parametrize(("ack", "status"), [("applied", BROKEN), ("durable", OK)])
+async def test_a_second_signal_does_not_end_it_with_0_where_an_acknowledged_write_is_lost(
+    tmp_path: Path, ack: str, status: int
+) -> None:
+    path = str(tmp_path / "data.kantadb")
+    await (await Process(path).start()).stop()
+    process = await Process(path, before=strace("fdatasync:delay_enter=1500000", path=path)).start()
+    held = [asyncio.create_task(process.ask("PUT", "/v1/data/a", 1))]
+    await asyncio.sleep(0.2)  # its sync is under way, so the next write waits for it
+    second = asyncio.create_task(process.ask("PUT", f"/v1/data/b?ack={ack}", 2))
+    await asyncio.wait([second], timeout=0.2)
+    assert second.done() == (ack == "applied")
+    os.kill(process.pid, signal.SIGTERM)
+    await asyncio.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    assert await process.ended(5.0) == status
+    await asyncio.wait([*held, second])
+    for task in (*held, second):
+        task.exception()
+    again = await Process(path).start()
+    assert "b" not in await again.root()
+    assert await again.stop() == OK

@@ -321,3 +321,22 @@ async def test_a_waiting_reader_wakes_when_the_change_is_durable(database: Datab
     database.disk.release()
     await asyncio.wait_for(waiting, 5)
     assert seen(engine, "/a/x") == 10
+
+
+@pytest.mark.parametrize("path", [("a", "k"), ("a", "$delete"), ("a",), ("a", "z", "y"), ()])
+@pytest.mark.parametrize("policy", ["durable", "written", "applied"])
+async def test_a_waiting_reader_does_not_meet_what_later_changes_made_of_a_patch(
+    database: Database, policy: Any, path: Any
+) -> None:
+    engine = database.open(ack=policy, flush_interval=0.01)
+    await write(engine, proposal("put", "/x", 1))
+    waiting = asyncio.create_task(engine.waiting.differs(path, engine.tag(path), 10.0))
+    await asyncio.sleep(0)
+    database.disk.hold()
+    put(engine, "/a", {"k": 1, "z": {"y": 2}})
+    put(engine, "/a/$delete", 5)  # an ordinary key, now in the object that the first patch assigned
+    last = put(engine, "/a/z/$delete", [0])
+    database.disk.release()
+    await asyncio.wait_for(engine.settled("durable", last.rev), 5)
+    await asyncio.wait_for(waiting, 5)
+    assert seen(engine, "/a") == {"k": 1, "z": {"y": 2, "$delete": [0]}, "$delete": 5}

@@ -93,6 +93,38 @@ async def test_only_what_is_near_is_left_for_the_step(database: Database, monkey
     assert starts == [engine.written.rev - 3] * 2
 
 
+async def test_of_large_changes_fewer_are_near(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = await grown(database)
+    monkeypatch.setattr(preconditions, "NEAR", 1000)
+    last = engine.past.ring.first  # what stands before it is in the file
+    assert not looks_back(engine, proposal("put", "/never", 1, base=last))
+    asked = proposal("put", "/never", 1, base=last - 1)
+    assert looks_back(engine, asked)
+    await look_back(engine, asked)
+    assert asked.looked is not None
+    assert asked.looked.rev == last
+    assert engine.transact(asked).changed
+    await flushed(engine)
+
+
+async def test_conditions_of_many_revisions_read_the_changes_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await grown(database)
+    put(engine, "/b/b", "last")
+    await flushed(engine)
+    past, starts = engine.past_now(), []
+    read = past.changes_after
+    monkeypatch.setattr(past, "changes_after", lambda rev: starts.append(rev) or read(rev))
+    marks = [engine.rev - back for back in (0, 2, 1, 0, 1)]
+    paths = ["/b/b", "/never", "/b", "/b/b/c", ""]
+    given = [condition(path, unchanged_since=mark) for path, mark in zip(paths, marks, strict=True)]
+    with pytest.raises(Problem) as refused:
+        engine.transact(proposal("put", "/x", 1, conditions=given))
+    assert [each["path"] for each in refused.value.more["failed"]] == ["/b", ""]
+    assert starts == [engine.rev - 2]
+
+
 async def test_a_change_after_looking_back_is_seen_in_the_step(database: Database) -> None:
     engine = await grown(database)
     asked = proposal("put", "/never", 1, base=1)

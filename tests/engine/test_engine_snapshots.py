@@ -142,7 +142,7 @@ async def test_no_room_for_a_snapshot_loses_no_write(
     database.disk.room = 12_000
     with pytest.raises(Problem) as problem:
         await engine.snapshot()
-    assert problem.value.code == "storage_full"
+    assert (problem.value.code, "the snapshot" in problem.value.detail) == ("storage_full", True)
     database.disk.room = 12_000
     for number in range(50):
         await write(engine, proposal("put", "/a", number, ack="durable"))

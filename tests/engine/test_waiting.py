@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kantad.engine import waiting as waiting_module
 from kantad.engine.waiting import Waiting
 from kantad.values.pointer import Path
 
@@ -106,3 +107,12 @@ async def test_any_written_change_ends_a_wait_for_one() -> None:
     waiting.written()
     assert await asyncio.wait_for(task, 5)
     assert not await waiting.change(0.01)
+
+
+async def test_without_changes_few_tags_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_module, "MOST_TAGS", 3)
+    shown = Shown()
+    waiting = Waiting(shown.tag)
+    for name in "aabcda":
+        await waiting.differs((name,), "other", 60.0)
+    assert shown.asked == [("a",), ("b",), ("c",), ("d",), ("a",)]

@@ -35,6 +35,13 @@ def test_the_ready_line_is_exact_and_sigterm_ends_it_with_0(run: Run, tmp_path: 
     assert not server.said()
 
 
+def test_the_ready_line_is_one_line_whatever_the_file_is_called(run: Run, tmp_path: Path) -> None:
+    server = run("--port", "0", "--db", str(tmp_path / "a\nb\x1b.kantadb"))
+    server.ready()
+    assert [line.endswith("(a\\nb\\u001b.kantadb, rev 0)\n") for line in server.lines] == [True]
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_both_signals_end_it_with_0_and_everything_acknowledged_on_disk(run: Run, number: signal.Signals) -> None:
     server = run("--port", "0", "--ack", "applied", "--flush-interval", "30")

@@ -95,6 +95,8 @@ BAD = [
     ("flush-interval", "0"),
     ("flush-interval", "nan"),
     ("flush-interval", "1e99"),
+    ("flush-interval", "1_0"),
+    ("flush-interval", "\u0661"),
     ("max-body", "0"),
     ("max-body", "2G"),
     ("max-body", "x"),
@@ -137,6 +139,7 @@ def test_a_bad_value_is_refused_with_its_name(name: str, text: str, tmp_path: Pa
         "\xff",
         'db = "\\u0000"',
         "[port]\nx = 1",
+        "max-body = 1\nmax_body = 2",
     ],
 )
 def test_a_bad_file_is_refused_with_its_name(text: str, tmp_path: Path) -> None:

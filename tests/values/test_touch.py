@@ -13,7 +13,7 @@ from kantad.values.effect import effect
 from kantad.values.errors import Problem
 from kantad.values.patch import apply
 from kantad.values.pointer import overlap
-from kantad.values.touch import meeting, meets, rooted_at, touched, tree_of, tree_of_paths
+from kantad.values.touch import Watch, meeting, meets, rooted_at, touched, tree_of, tree_of_paths
 from tests.values.documents import nonsense, patched, patched_objects
 
 Path = tuple[str, ...]
@@ -126,3 +126,44 @@ def test_wide_patches_meet_at_the_cost_of_what_they_share() -> None:
     for number in range(20_000):
         assert meeting(mine, {"users": {f"v{number}": {"n": 1}}}) is None
     assert time.perf_counter() - started < 10  # against every path of mine it is hours
+
+
+@given(patched_objects, patched_objects)
+def test_a_watch_finds_each_path_once_at_the_first_patch_that_meets_it(
+    case: tuple[Any, Any], case2: tuple[Any, Any]
+) -> None:
+    try:
+        one, other = effect(*case, 64), effect(*case2, 64)
+    except Problem:
+        assume(False)
+    assume(one is not SAME and other is not SAME)
+    paths = [(), ("no such key",), *touched(one), *(path[:-1] for path in touched(other)), *touched(other)]
+    paths += [(*path, "below") for path in touched(one)]
+    watch = Watch()
+    for number, path in enumerate(paths):
+        watch.add(path, number)
+    first = [number for number, path in enumerate(paths) if meets(one, path)]
+    second = [number for number, path in enumerate(paths) if meets(other, path) and number not in first]
+    assert sorted(watch.take(one)) == first
+    assert sorted(watch.take(other)) == second
+    assert watch.take(other) == []
+
+
+@pytest.mark.parametrize(
+    "patch", [{"$delete": [0]}, {"$delete": "a"}, {"$delete": ["a"]}, {}, 5, {"a": {"$insert": []}}]
+)
+def test_what_takes_a_path_away_is_found_by_what_is_below_it(patch: Any) -> None:
+    watch = Watch()
+    watch.add(("a", "b", "c"), 1)
+    watch.add(("b",), 2)
+    assert 1 in watch.take(patch)
+
+
+def test_many_watched_paths_cost_what_a_patch_shares_with_them() -> None:
+    watch = Watch()
+    for number in range(10_000):
+        watch.add(("users", f"u{number}"), number)
+    started = time.perf_counter()
+    for number in range(20_000):
+        assert watch.take({"users": {f"v{number}": 1}}) == []
+    assert time.perf_counter() - started < 10  # against every path it is minutes

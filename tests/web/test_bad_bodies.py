@@ -205,6 +205,14 @@ async def test_expect_100_continue_is_answered_and_the_body_then_read(serving: S
     await wire.close()
 
 
+async def test_an_expectation_of_http_1_0_is_disregarded(serving: Serving) -> None:
+    wire = await serving.connect()
+    data = request("PUT", "/v1/data/x", b"7", "Expect: 100-continue")
+    wire.send(data.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert (await wire.answer()).json["rev"] == 1
+    await wire.close()
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity", "x"])
 async def test_a_content_coding_is_415(serving: Serving, coding: str) -> None:
     for method, target in (("PUT", "/v1/data/x"), ("POST", "/v1/transaction"), ("GET", "/v1/data")):

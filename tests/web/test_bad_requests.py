@@ -293,6 +293,7 @@ async def test_too_many_connections_are_told_so(unstarted: Serving, caplog: pyte
     beyond.send(request("PUT", "/v1/data/x", b"1"))
     got = await beyond.answer()
     assert (got.status, got.code, got.headers["retry-after"]) == (503, "unavailable", "1")
+    assert "3 connections at most (--max-connections)" in got.json["detail"]
     assert await beyond.closed() == b""
     await beyond.close()
     short_lines(caplog)
@@ -312,6 +313,64 @@ async def test_a_flood_of_bad_requests_logs_a_few_lines(serving: Serving, caplog
         assert (await wire.answer()).status in (400, 405)
         await wire.close()
     short_lines(caplog, 35)
+
+
+@pytest.mark.parametrize(
+    ("data", "flag", "limit"),
+    [
+        (b"GET /v1/data/" + b"a" * 2000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", "--max-target", 1024),
+        (b"GET /v1/data/" + b"a" * 99_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", "--max-target", 1024),
+        (b"GET /v1/data HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 6000 + b"\r\n\r\n", "--max-header", 5120),
+        (b"GET /v1/data HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 99_000 + b"\r\n\r\n", "--max-header", 5120),
+        (PUT + b"Content-Length: 200\r\n\r\n", "--max-body", 100),
+        (PUT + CHUNKED + b"65\r\n" + b" " * 101 + b"\r\n0\r\n\r\n", "--max-body", 100),
+        (PUT + b"Content-Length: 3\r\n\r\n1", "--body-timeout", 0.2),
+        (b"GET /v1/data HTTP/1.1\r\n", "--header-timeout", 0.5),
+        (b"GET /v1/data" + b"/a" * 129 + b" HTTP/1.1\r\n" + HOST + b"\r\n", "--max-segments", 128),
+    ],
+)
+async def test_an_error_names_the_limit_and_its_flag(unstarted: Serving, data: bytes, flag: str, limit: float) -> None:
+    limits = Limits(max_target=1024, max_header=5120, max_body=100, body_seconds=0.2)  # parsed with the same bound
+    await unstarted.start(limits=limits, patience=Patience(head=0.5, tick=0.1))
+    wire = await unstarted.connect()
+    wire.send(data)
+    got = await wire.answer()
+    assert f"({flag})" in got.json["detail"], got
+    assert str(limit) in got.json["detail"]
+    assert got.json.get("limit", limit) == limit
+    assert got.status in (400, 408, 413, 414, 431)
+    await wire.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "header", "status"),
+    [
+        ("GET", "Connection: Upgrade\r\nUpgrade: h2c", 200),
+        ("GET", "Connection: Upgrade\r\nUpgrade: websocket", 200),
+        ("CONNECT", "X: 1", 405),
+    ],
+)
+@pytest.mark.parametrize("pipelined", [True, False])
+async def test_nothing_is_lost_behind_an_upgrade_that_is_not_taken_up(
+    serving: Serving, method: str, header: str, status: int, pipelined: bool
+) -> None:
+    wire, behind = await serving.connect(), request("PUT", "/v1/data/x", b"1")
+    wire.send(request(method, "/v1/data", None, header) + (behind if pipelined else b""))
+    got = await wire.answer()
+    assert (got.status, got.headers["connection"]) == (status, "close")
+    assert await wire.closed() == b""
+    assert serving.engine.rev == 0
+    await wire.close()
+
+
+async def test_a_transfer_coding_of_http_1_0_ends_the_connection(serving: Serving) -> None:
+    wire = await serving.connect()
+    put = PUT.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Connection: keep-alive\r\n" + CHUNKED + b"1\r\n1\r\n0\r\n\r\n"
+    wire.send(put + request("PUT", "/v1/data/y", b"1"))
+    assert (await wire.answer()).headers["connection"] == "close"
+    assert await wire.closed() == b""
+    assert await serving.value() == {"x": 1}
+    await wire.close()
 
 
 async def test_connections_that_come_and_go_leave_nothing(serving: Serving) -> None:

@@ -134,7 +134,13 @@ async def test_head_is_get_without_the_body(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize(
-    "mime", ["application/msgpack", "application/vnd.msgpack", "text/html, application/msgpack;q=1"]
+    "mime",
+    [
+        "application/msgpack",
+        "application/vnd.msgpack",
+        "text/html, application/msgpack;q=1",
+        "application/json\r\nAccept: application/msgpack",
+    ],
 )
 async def test_messagepack_is_given_to_who_accepts_it(serving: Serving, mime: str) -> None:
     value = {"a": [1, 1.5, None, True, "ü"], "b": 2**64 - 1}
@@ -149,7 +155,22 @@ async def test_messagepack_is_given_to_who_accepts_it(serving: Serving, mime: st
 
 
 @pytest.mark.parametrize(
-    "query", ["x=1", "wait=1&wait=2", "wait=x", "wait=-1", "wait=61", "wait=nan", "wait=1", "", "&"]
+    "query",
+    [
+        "x=1",
+        "wait=1&wait=2",
+        "wait=x",
+        "wait=-1",
+        "wait=61",
+        "wait=nan",
+        "wait=1",
+        "wait=1_0",
+        "wait=%D9%A1",
+        "wait=1e1",
+        "wait=+1",
+        "",
+        "&",
+    ],
 )
 async def test_query_parameters_are_checked(serving: Serving, query: str) -> None:
     await serving.put("/x", 1)

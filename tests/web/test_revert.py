@@ -108,6 +108,19 @@ async def test_a_repeated_key_gives_the_first_answer(serving: Serving) -> None:
     assert got.code == "invalid_parameter"
 
 
+async def test_a_dry_run_with_a_used_key_tells_what_the_revert_would_do_now(serving: Serving) -> None:
+    await serving.put("/x", 1)
+    await serving.put("/x", 2)
+    body = {"rev": 1, "path": "/x", "id": "k"}
+    assert (await reverted(serving, body)).json["rev"] == 3
+    got = await reverted(serving, {**body, "dry_run": True})
+    assert (got.json["changed"], got.json["diff"]) == (False, {})
+    await serving.put("/x", 4)
+    got = await reverted(serving, {**body, "dry_run": True})
+    assert (got.json["changed"], got.json["diff"]) == (True, {"x": 1})
+    assert await serving.value("/x") == 4
+
+
 async def test_a_request_and_its_answer_may_be_messagepack(serving: Serving) -> None:
     await serving.put("/x", 1)
     await serving.put("/x", 2)
