@@ -19,7 +19,8 @@ from kantad.engine.backlog import Backlog
 from kantad.engine.committer import Committer
 from kantad.engine.feed import Feeds
 from kantad.engine.former import Former
-from kantad.engine.interest import Interest, after
+from kantad.engine.interest import Interest
+from kantad.engine.making import make
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
@@ -38,7 +39,7 @@ from kantad.values.content import MISSING, encode_json, etag
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.moment import now_micros
-from kantad.values.patch import KeyOrders, apply, merge
+from kantad.values.patch import KeyOrders
 from kantad.values.pointer import Path, lookup, parse
 from kantad.values.record import Change
 
@@ -191,7 +192,7 @@ class Engine:
         with committer.lock:
             first = committer.first_rev_with_room()
             ends = self.log.codec.ends(micros, action, self.v, user, m, key, q, first)
-            change = self.make(ends, place, target, sub, self.rev + 1, self.chain, (self.micros, self.m))
+            change = make(self, ends, place, target, sub, self.rev + 1, self.chain, (self.micros, self.m))
             self.rev, self.chain, self.micros = change.rev, change.chain, micros
             if m is not None:
                 self.m = m
@@ -200,33 +201,6 @@ class Engine:
             self.visible = Visible(change.rev, change.chain)
             self.waiting.seen([change.diff])
         return batch
-
-    def make(
-        self,
-        ends: tuple[bytes, bytes],
-        place: Place,
-        target: dict[Any, Any] | None,
-        sub: Any,
-        rev: int,
-        chain: bytes,
-        before: tuple[int, int | None],
-    ) -> Applied:
-        """Make a change: its record behind this chain value, its effect on the state, and how to undo it.
-
-        With the committer's lock, and to be put in line before it is released; for `_commit` and `lane`.
-        """
-        codec, undo, interest = self.log.codec, self.committer.open.undo, self.interest
-        path, opened, closed = place if target is not None else ROOT
-        payload, chain = codec.finished((ends[0], opened, codec.encode(sub), closed, ends[1]), chain)
-        change = Applied(rev, chain, payload, path, sub, undo, len(undo.entries), before)
-        unclear = interest.before(self.root, change.diff) if interest.paths else None
-        if target is not None:
-            merge(target, sub, undo)
-        else:
-            apply(self.root, sub, undo)
-        if unclear:
-            change.narrowed = after(self.root, unclear)
-        return change
 
     def settle_when(self, ack: Ack | None, rev: int, settle: Settle) -> bool:
         """Call `settle(None or Problem)` when an answer that knows revision `rev` may go out.

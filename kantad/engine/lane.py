@@ -9,6 +9,7 @@ without ceremony; the general way does the same. Nothing here awaits.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kantad.engine.making import make
 from kantad.engine.pending import Applied, Batch
 from kantad.engine.proposal import Outcome, one_member, written
 from kantad.values.diff import SAME
@@ -86,7 +87,7 @@ def _write_each(
             results.append(Outcome(rev, chain, before[0], False))
             continue
         if member is None:
-            change = engine.make(ends, place, target, patch, rev + 1, chain, before)
+            change = make(engine, ends, place, target, patch, rev + 1, chain, before)
         else:
             payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
             change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from kantad.engine import committer
+from kantad.engine import committer, making
 from kantad.engine.engine import open_engine
 from kantad.store.log import Broken
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
+from kantad.values.patch import merge
 from tests.engine.engine_kit import (
     TIMEOUT,
     Database,
@@ -274,3 +275,24 @@ async def test_a_file_that_was_replaced_is_noticed_before_the_acknowledgement(da
     when(engine, put(engine, "/a", 2), None, told, "a")
     await asyncio.wait_for(engine.broken, TIMEOUT)
     assert told == [("a", "unavailable")]
+
+
+async def test_a_fault_while_a_change_is_made_leaves_no_trace(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = database.open()
+    put(engine, "", {"o": {"a": 1, "b": 2}})
+    await flushed(engine)
+    before = encode_json(engine.root)
+
+    def breaks(target: Any, patch: Any, undo: Any) -> None:
+        merge(target, patch, undo)
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(making, "merge", breaks)
+        with pytest.raises(RuntimeError, match="planted"):
+            engine.write(engine.places.of("/o"), {"$delete": ["a"], "c": [1]}, "patch", "patch")
+    assert (encode_json(engine.root), engine.rev) == (before, 1)
+    assert put(engine, "/o/d", 4).rev == 2
+    await flushed(engine)

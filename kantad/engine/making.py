@@ -1,0 +1,47 @@
+"""Making a change: its record, its effect on the state, and how to undo that; for `engine` and `lane`.
+
+What it is to do has been narrowed to its effect and checked. Nothing here awaits.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from kantad.engine.interest import after
+from kantad.engine.pending import Applied, roll_back
+from kantad.engine.place import ROOT, Place
+from kantad.values.patch import apply, merge
+
+if TYPE_CHECKING:
+    from kantad.engine.engine import Engine
+
+
+def make(
+    engine: "Engine",
+    ends: tuple[bytes, bytes],
+    place: Place,
+    target: dict[Any, Any] | None,
+    sub: Any,
+    rev: int,
+    chain: bytes,
+    before: tuple[int, int | None],
+) -> Applied:
+    """The change to this revision, applied; its record goes behind this chain value.
+
+    `ends` is what stands around the patch in the record; `target` and `sub` as `proposal.written` gives them, at
+    `place`. With the committer's lock, and to be put in line before it is released.
+    """
+    codec, undo, interest = engine.log.codec, engine.committer.open.undo, engine.interest
+    path, opened, closed = place if target is not None else ROOT
+    payload, chain = codec.finished((ends[0], opened, codec.encode(sub), closed, ends[1]), chain)
+    change = Applied(rev, chain, payload, path, sub, undo, len(undo.entries), before)
+    unclear = interest.before(engine.root, change.diff) if interest.paths else None
+    try:
+        if target is not None:
+            merge(target, sub, undo)
+        else:
+            apply(engine.root, sub, undo)
+    except BaseException:  # a fault of ours: as if it had not been asked for
+        roll_back([change])
+        raise
+    if unclear:
+        change.narrowed = after(engine.root, unclear)
+    return change
