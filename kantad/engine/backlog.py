@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from kantad.engine.pending import Applied
 from kantad.store import canonical
 from kantad.store.history import Anchor, Unreadable
-from kantad.store.index import STEP, Index, Part
+from kantad.store.index import STEP, Index, Part, chain_behind
 from kantad.store.log import Log
 from kantad.store.recovery import Recovered
 from kantad.store.verify import Walk
@@ -105,8 +105,6 @@ class Backlog:
             data = await asyncio.to_thread(self.index.read, start, end)
             if self.index.scan(part, data):
                 return
-            if end >= part.end:
-                raise Unreadable(f"byte {start}")
             size *= 4
 
     def _expected(self, anchor: Anchor, end: int) -> int | None:
@@ -142,11 +140,7 @@ class Backlog:
                     continue
                 before, chain = payload, chain_after(chain or CHAIN_START, payload)
             else:
-                before = b""
-                own = codec.chain_in(payload)
-                if chain is not None and chain_after(chain, hashed) != own:
-                    raise Unreadable(f"byte {anchor.offset + frame.start}")
-                chain = own
+                before, chain = b"", chain_behind(codec, chain, payload, hashed, anchor.offset + frame.start)
             payloads.append(payload)
 
     def _doubled(self, data: bytes, anchor: Anchor, expected: int | None) -> bool:
@@ -158,18 +152,24 @@ class Backlog:
         return expected is not None and singles > expected
 
     async def _translate(self, block: Block) -> Block:
-        """The block with kanta's records made canonical: the log is replayed up to it."""
+        """The block, up to what is damaged, with kanta's records made canonical: the log is replayed up to it."""
         async with self.lock:
             loop = asyncio.get_running_loop()
             with self.log.buffer() as buffer:
                 walk = Walk(buffer, self.log.size, self.log.framing, self.log.codec)
                 until = loop.time() + SLICE
                 payloads = list(block.payloads)
-                for rev, payload in canonical.Canonical(walk).payloads(block.last):
-                    if payload is not None and rev >= block.first:
-                        payloads[rev - block.first] = payload
-                    if loop.time() > until:
-                        await asyncio.sleep(0)
-                        until = loop.time() + SLICE
-                del walk
+                try:
+                    for rev, payload in canonical.Canonical(walk).payloads(block.last):
+                        if payload is not None and rev >= block.first:
+                            payloads[rev - block.first] = payload
+                        if loop.time() > until:
+                            await asyncio.sleep(0)
+                            until = loop.time() + SLICE
+                except Unreadable:
+                    if walk.replayer.rev < block.first:
+                        raise
+                    del payloads[walk.replayer.rev - block.first + 1 :]
+                finally:
+                    del walk
         return Block(block.first, payloads)

@@ -169,6 +169,8 @@ async def test_a_websocket_lists_the_same(unstarted: Serving) -> None:
         ("since=x", "invalid_parameter", "since"),
         ("since=now", "invalid_parameter", "since"),
         ("since=-1", "invalid_parameter", "since"),
+        ("until=%C2%B2", "invalid_parameter", "until"),
+        ("until=%D9%A3", "invalid_parameter", "until"),
         ("since=99", "history_diverged", None),
         ("since=1-0000000000000000", "history_diverged", None),
         ("until=1-0000000000000000", "history_diverged", None),
@@ -198,6 +200,40 @@ async def test_what_makes_no_sense_is_refused(serving: Serving, query: str, code
     streamed = await serving.ask("GET", f"/v1/changes?{query}", None, "Accept: application/x-ndjson")
     if query not in ("value=true",):
         assert streamed.code == code
+
+
+@pytest.mark.parametrize("digits", [1, 2, 19, 20, 5000])
+async def test_an_until_may_be_as_far_ahead_as_it_likes(serving: Serving, digits: int) -> None:
+    await serving.put("/a", 1)
+    assert [change["rev"] for change in (await listed(serving, until="9" * digits))["changes"]] == [1]
+
+
+async def test_the_revision_of_a_listing_is_that_up_to_which_it_looked(unstarted: Serving) -> None:
+    await grown(unstarted, 100, ring=2000)
+    await unstarted.restart(ring_bytes=2000)
+    peer = await Peer.open(unstarted)
+    async with unstarted.engine.backlog.lock:  # the file is not read meanwhile
+        peer.send({"id": 1, "op": "changes", "limit": 10_000}, {"id": 2, "op": "changes", "path": "/nothing"})
+        assert (await peer.ask("ping"))["rev"] == 100
+        await unstarted.put("/late", 1)
+    for number in (1, 2):
+        answer = await peer.answer(number)
+        assert (answer["next"], answer["rev"]) == (None, 100)
+        assert [change["rev"] for change in answer["changes"]] == ([*range(1, 101)] if number == 1 else [])
+    assert [change["rev"] for change in (await listed(unstarted, since=100))["changes"]] == [101]
+
+
+async def test_what_comes_during_the_search_does_not_end_a_wait(unstarted: Serving) -> None:
+    await grown(unstarted, 100, ring=2000)
+    await unstarted.restart(ring_bytes=2000)
+    peer = await Peer.open(unstarted)
+    async with unstarted.engine.backlog.lock:
+        peer.send({"id": "w", "op": "changes", "path": "/wanted", "wait": 30})
+        await peer.ask("ping")
+        await unstarted.put("/late", 1)
+    await unstarted.put("/late", 2)
+    await unstarted.put("/wanted", 1)
+    assert [change["rev"] for change in (await peer.answer("w"))["changes"]] == [103]
 
 
 async def test_head_is_a_listing_without_its_body(serving: Serving) -> None:
