@@ -5,6 +5,8 @@ at a bound of bytes or after two seconds, whichever comes first, and then says w
 """
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -25,6 +27,8 @@ MOST_BYTES: Final = 8 << 20  # of one listing
 MOST_SECONDS: Final = 2.0  # of going through the log for one listing
 SLICE: Final = 0.004  # seconds between two looks at everything else
 MOST_DIGITS: Final = 19  # of a revision
+
+Turn = Callable[[], AbstractAsyncContextManager[None]]
 
 PARAMETERS: Final = (
     "since",
@@ -103,8 +107,11 @@ class Listing:
         )
 
 
-async def list_changes(engine: Engine, asked: Asked) -> Listing:
-    """The changes that are asked for; holds the answer for `wait` seconds while there is none. Raises `Problem`."""
+async def list_changes(engine: Engine, asked: Asked, turn: Turn = nullcontext) -> Listing:
+    """The changes that are asked for; holds the answer for `wait` seconds while there is none. Raises `Problem`.
+
+    Going through the log is done in a `turn`; what was found is to be sent in the step that ends it.
+    """
     only(asked, "a listing", value=False)
     if not 0 <= asked.wait <= MOST_WAIT:
         raise Problem("invalid_parameter", f"wait is a number of seconds from 0 to {MOST_WAIT:.0f}", parameter="wait")
@@ -121,9 +128,11 @@ async def list_changes(engine: Engine, asked: Asked) -> Listing:
         high = await last_of(engine, asked.until)
         listing.rev = max(listing.rev, high)  # an `until` may have been waited for
         if asked.order == "desc":
-            await _walk(listing, filter, limit, range(high, low, -1))
+            async with turn():
+                await _walk(listing, filter, limit, range(high, low, -1))
             return listing
-        await _walk(listing, filter, limit, range(low + 1, high + 1))
+        async with turn():
+            await _walk(listing, filter, limit, range(low + 1, high + 1))
         left = deadline - loop.time()
         if listing.tails or listing.next or left <= 0 or engine.stopping or high < listing.rev:
             return listing

@@ -1,29 +1,33 @@
 """The requests of one WebSocket message, and the answers that leave together.
 
-What waits for nothing is sent when all requests are handled; the answers of writes leave in one
-message when the last of them is acknowledged.
+What waits for nothing is sent when all requests are handled, or when it comes to `MOST_ANSWERS`, so that
+a short message cannot ask for more than memory holds; the answers of writes leave in one message when
+the last of them is acknowledged.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kantad.engine.pending import Batch
 from kantad.engine.proposal import Ack
 from kantad.values.errors import Problem
-from kantad.web.tongue import Refused, Request, problem_members
+from kantad.web.tongue import Requests, problem_members
 
 if TYPE_CHECKING:
     from kantad.web.session import Session
+
+MOST_ANSWERS: Final = 256 << 10  # bytes of answers that wait for the rest of their message
 
 
 class Parcel:
     """The requests of one message: how far they are handled, and the answers that leave together."""
 
-    __slots__ = ("left", "now", "parts", "place", "requests", "session")
+    __slots__ = ("left", "now", "parts", "place", "requests", "session", "size")
 
-    def __init__(self, session: "Session", requests: list[Request | Refused]) -> None:
+    def __init__(self, session: "Session", requests: Requests) -> None:
         self.session, self.requests = session, requests
         self.place = 0  # of the next to be handled
         self.now: list[Any] = []  # answers that wait for nothing
+        self.size = 0  # bytes of answers since some were sent
         self.parts: list[Part] = []  # answers of plain writes
         self.left = 1  # what these wait for: their batches, and that all requests are handled
 
@@ -49,11 +53,21 @@ class Parcel:
         self.left += 1
         return True
 
+    @property
+    def full(self) -> bool:
+        """Whether there are answers enough for now."""
+        return self.size > MOST_ANSWERS
+
+    def relieve(self) -> None:
+        """Send the answers that wait for nothing."""
+        now, self.now, self.size = self.now, [], 0
+        if now:
+            self.session.send(now)
+
     def finished(self) -> None:
         """All of them are handled."""
         self.requests = []
-        if self.now:
-            self.session.send(self.now)
+        self.relieve()
         self.one_less()
 
     def one_less(self) -> None:

@@ -10,7 +10,8 @@ something to happen are refused.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from kantad.engine.engine import Engine
@@ -24,9 +25,10 @@ from kantad.web.frames import Fault, Frames, close_frame, frame
 from kantad.web.operations import Operations
 from kantad.web.parcel import Parcel
 from kantad.web.subscriptions import Subscriptions
-from kantad.web.tongue import Id, Refused, Request, Tongue, problem_members
+from kantad.web.tongue import Id, Requests, Tongue, problem_members
 
 AT_ONCE: Final = 128  # requests handled before others get their turn
+ABREAST: Final = 8  # requests whose answers may be large and are made beside others
 LINGER: Final = 1.0  # seconds for the client to answer a close frame
 MOST_CONTROLS: Final = 200  # pings and pongs in a second
 
@@ -35,11 +37,13 @@ class Session:
     """See the module. Also what aiohttp takes for the parser of the connection: `feed_data`, `feed_eof`."""
 
     __slots__ = (
+        "abreast",
         "closing",
         "connection",
         "controls",
         "engine",
         "frames",
+        "freed",
         "heard",
         "held",
         "holding",
@@ -69,6 +73,8 @@ class Session:
         self.queue: deque[Parcel] = deque()  # messages that are not handled yet, or not all of them
         self.parcel: Parcel | None = None  # what is being handled
         self.tasks: set[asyncio.Task[None]] = set()
+        self.abreast = asyncio.Semaphore(ABREAST)
+        self.freed = asyncio.Event()
         self.under_way = self.waiting = 0
         self.opened = self.closing = self.paused = self.holding = False
         self.held = b""  # what came before the handshake was answered
@@ -128,10 +134,10 @@ class Session:
         self.connection.faults.log("handling a message of a WebSocket")
         self.close(frames.INTERNAL, "a fault of the server; it is in its log")
 
-    def _arrived(self, requests: list[Request | Refused]) -> None:
+    def _arrived(self, requests: Requests) -> None:
         """A message: one plain request is handled at once, all else in its turn."""
         free = not self.queue and self.under_way < self.most and not self.connection.writing_paused
-        if free and len(requests) == 1 and self.operations.handle_one(requests[0]):
+        if free and type(requests) is list and len(requests) == 1 and self.operations.handle_one(requests[0]):
             return
         self.queue.append(Parcel(self, requests))
 
@@ -154,7 +160,7 @@ class Session:
             except Fault as fault:
                 return self.close(fault.code, fault.why)
         self._end()
-        self.connection.force_close()
+        self.connection.hang_up()
         return None
 
     def close(self, code: int, why: str) -> None:
@@ -163,7 +169,7 @@ class Session:
             return
         self.connection.write(close_frame(code, why))
         self._end()
-        asyncio.get_running_loop().call_later(LINGER, self.connection.force_close)
+        asyncio.get_running_loop().call_later(LINGER, self.connection.hang_up)
 
     def _end(self) -> None:
         self.closing = True
@@ -189,7 +195,7 @@ class Session:
             self.connection.transport.abort()
         elif not self.closing:
             self.pinged = now
-            self.unanswered += 1
+            self.unanswered += not self.paused or self.connection.writing_paused  # else it is us who do not listen
             self.connection.write(frame(frames.PING, b""))
 
     # -- requests
@@ -211,6 +217,8 @@ class Session:
             if parcel.place == len(parcel.requests):
                 queue.popleft()
                 parcel.finished()
+            elif parcel.full:
+                parcel.relieve()
         self.parcel = None
         if queue and left <= 0 and not self.holding:
             asyncio.get_running_loop().call_soon(self.work)
@@ -249,6 +257,7 @@ class Session:
 
     def resumed(self) -> None:
         """See `Carried`."""
+        self.freed.set()
         self.subscriptions.resumed()
         self.work()
 
@@ -259,6 +268,7 @@ class Session:
         piece = self.tongue.answer(id, members)
         if self.parcel is not None:
             self.parcel.now.append(piece)
+            self.parcel.size += len(members)
         else:
             self.send([piece])
 
@@ -276,6 +286,7 @@ class Session:
     def proposed(self, ack: Ack | None, rev: int, id: Id, members: bytes) -> None:
         """Answer a write (or a refusal that shows state) when an answer that knows a revision may go out."""
         assert self.parcel is not None
+        self.parcel.size += len(members)
         self.under_way += self.parcel.wait_for(ack, rev, self.tongue.answer(id, members))
 
     def settled(self, data: bytes) -> None:
@@ -305,6 +316,15 @@ class Session:
         else:
             self.under_way += 1
         self._run(self._later(id, coroutine, waits))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn to make an answer that may be large: a few at once, while the client takes what it is sent."""
+        async with self.abreast:
+            while self.connection.writing_paused:
+                self.freed.clear()
+                await self.freed.wait()
+            yield
 
     async def _later(self, id: Id, coroutine: Coroutine[Any, Any, bytes], waits: bool) -> None:
         try:

@@ -3,7 +3,6 @@
 They share the connection fairly: who finds it full waits in line until it has room again.
 """
 
-from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ class Subscription:
         if not owner.session.connection.writing_paused:
             return True
         if self.reader is not None:
-            owner.line.append(self.reader)
+            owner.line[self.reader] = None
         return False
 
     def send(self, data: bytes) -> None:
@@ -55,7 +54,7 @@ class Subscriptions:
     def __init__(self, engine: Engine, session: "Session") -> None:
         self.engine, self.session = engine, session
         self.by_id: dict[Id, Subscription] = {}
-        self.line: deque[Reader] = deque()  # who waits for room
+        self.line: dict[Reader, None] = {}  # who waits for room, each once, however often it is asked
         self.starting = 0
 
     def check_room(self) -> None:
@@ -106,7 +105,7 @@ class Subscriptions:
 
     def resumed(self) -> None:
         """The connection has room: serve who waited longest first."""
-        line, self.line = self.line, deque()
+        line, self.line = self.line, {}
         for reader in line:
             self.engine.feeds.wake(reader)
 
