@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from kantad.engine import feed
+from kantad.engine import feed, shadow
 from kantad.engine.filter import Filter
+from kantad.engine.proposal import Proposal
 from kantad.engine.reader import Reader
 from kantad.values.moment import micros_of, parse_time
 from tests.engine.engine_kit import Database, delete, eventually, flushed, put
@@ -40,6 +41,34 @@ async def test_events_below_any_path_give_the_value_at_every_revision(either: Da
         check(follower.events, history.texts, follower.filter.path, follower.start, engine.rev)
     records = [(event["rev"], event["cursor"]) for event in everything.events]
     assert records == [(rev, f"{rev}-{chain.hex()}") for rev, chain in enumerate(history.chains) if rev]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_so_they_do_where_what_is_above_the_path_is_too_large_to_fetch(
+    either: Database, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "MOST", 10)
+    engine = either.open(ring_bytes=TINY)
+    history = History(engine, seed)
+    await history.run(120)
+    followers = [Follower(engine, 0, Filter(history.some_path())) for _ in range(20)]
+    for follower in followers:
+        await follower.caught_up()
+        check(follower.events, history.texts, follower.filter.path, 0, engine.rev)
+    assert engine.feeds.shadows.large
+
+
+async def test_a_large_array_is_not_fetched_for_one_element(database: Database) -> None:
+    engine = database.open(ring_bytes=TINY)
+    put(engine, "/list", [{"n": number, "text": "x" * 1000} for number in range(500)])
+    for number in range(20):
+        engine.transact(Proposal(("list",), "patch", {"$insert": [[0, {"n": -number}]]}))
+    put(engine, "/else", 1)
+    await flushed(engine)
+    follower = Follower(engine, 1, Filter(("list", "3", "n")))
+    await follower.caught_up()
+    assert [event["diff"]["$replace"] for event in follower.events] == [2, 1, 0, *(-n for n in range(1, 17))]
+    assert not engine.feeds.shadows.kept
 
 
 async def test_a_feed_goes_on_over_a_restart(either: Database) -> None:
