@@ -157,17 +157,16 @@ class Operations:
         session = self.session
         session.subscriptions.check_room()
         only(asked, "a subscription", order="asc", wait=0.0)
-        session.subscriptions.starting += 1
+        session.subscriptions.starting.append(asked.id)
         session.later(asked.id, self._started(asked))
 
     async def _started(self, asked: Subscribe) -> bytes:
         subscriptions = self.session.subscriptions
-        async with self.session.turn():
-            try:
-                start = await start_of(self.engine, asked)
-            finally:
-                subscriptions.starting -= 1
-            subscriptions.start(asked, start)
+        try:
+            async with self.session.turn():
+                subscriptions.start(asked, await start_of(self.engine, asked))
+        finally:
+            subscriptions.begun(asked.id)
         return b""
 
     # -- writing

@@ -160,3 +160,26 @@ async def test_pings_are_not_missed_while_the_server_reads_nothing(unstarted: Se
     await asyncio.sleep(0.5)
     unstarted.disk.release()
     assert (await answers)["changed"]
+
+
+@pytest.mark.parametrize("msgpack", [False, True])
+async def test_a_subscription_that_has_not_begun_can_be_ended(serving: Serving, msgpack: bool) -> None:
+    peer = await Peer.open(serving, msgpack=msgpack)
+    again = {"id": "s", "op": "subscribe", "since": 0}
+    peer.send(again, {"id": 2, "op": "unsubscribe", "sub": "s"}, {"id": 3, "op": "unsubscribe", "sub": "s"})
+    assert await peer.answer(2) == {"id": 2}
+    assert (await peer.answer(3))["error"]["code"] == "not_found"
+    assert (await peer.answer("s"))["sub"] == "s"
+    await eventually(lambda: not serving.engine.feeds.readers)
+    peer.send(again, {"id": 4, "op": "unsubscribe", "sub": "s"}, again)  # as a page does that is mounted twice
+    await peer.answer(4)
+    await eventually(lambda: len(serving.engine.feeds.readers) == 1)
+    peer.send(
+        {"id": 5, "op": "subscribe", "since": 99}, {"id": 6, "op": "unsubscribe", "sub": 5}, {"id": 7, "op": "ping"}
+    )
+    assert (await peer.answer(5))["error"]["code"] == "history_diverged"
+    await peer.answer(7)
+    await serving.put("/a", 1)
+    assert (await peer.event())["rev"] == 1
+    assert (await peer.ask("unsubscribe", sub="s"))["id"]
+    assert not serving.engine.feeds.readers
