@@ -9,6 +9,7 @@ import contextlib
 import errno
 import gc
 import importlib
+import io
 import logging
 import os
 import signal
@@ -78,6 +79,8 @@ def offline(name: str, arguments: list[str]) -> int:
     tool = importlib.import_module(OFFLINE[name])
     parser = ArgumentParser(prog=f"kantad {name}", description=tool.__doc__, allow_abbrev=False)
     tool.add_arguments(parser)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name on a terminal that is not UTF-8
     try:
         return int(tool.run(parser.parse_args(arguments), sys.stdout, sys.stderr))
     except BrokenPipeError:

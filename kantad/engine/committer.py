@@ -27,6 +27,7 @@ from kantad.engine.pending import Applied, Batch, Settle
 from kantad.engine.proposal import Ack
 from kantad.store.log import Broken, Log, NoRoom
 from kantad.values.errors import Problem
+from kantad.values.patch import KeyOrders
 
 logger = logging.getLogger("kantad")
 
@@ -63,11 +64,12 @@ class Owner(Protocol):
 class Committer:
     """Takes applied changes, makes them durable in order, and settles who waits."""
 
-    def __init__(self, log: Log, policy: Ack, interval: float, owner: Owner) -> None:
+    def __init__(self, log: Log, policy: Ack, interval: float, owner: Owner, orders: KeyOrders) -> None:
         self.log, self.policy, self.interval, self.owner = log, policy, interval, owner
+        self.orders = orders
         self.loop = asyncio.get_running_loop()
         self.lock = threading.Lock()
-        self.open = Batch()
+        self.open = Batch(orders)
         self.flights: tuple[Batch, ...] = ()  # taken by the thread, not yet told to the loop; oldest first
         self.pending = 0  # changes in `flights` and `open`
         self.open_bytes = 0
@@ -203,7 +205,7 @@ class Committer:
         elif self.held or not self.due:
             return None
         else:
-            batch, self.open, self.open_bytes, self.due = self.open, Batch(), 0, False
+            batch, self.open, self.open_bytes, self.due = self.open, Batch(self.orders), 0, False
             batch.sync = batch.sync or self.policy == "durable"
         if batch.sync:
             self.group = self.open.changes[0].rev if self.open.changes else 0
@@ -328,7 +330,7 @@ class Committer:
             if self.flights:
                 return  # the last of them comes back here
         self.making = True
-        batch = Batch()
+        batch = Batch(self.orders)
         batch.snapshot, batch.sync = self.owner.make_snapshot(), True
         batch.waiting, self.snapshot_waiting = [(sys.maxsize, settle) for settle in self.snapshot_waiting], []
         with self.lock:
@@ -351,7 +353,7 @@ class Committer:
             self.flights = ()
             if batch.snapshot is None:
                 lost.append(self.open)
-                self.open, self.open_bytes, self.pending, self.due = Batch(), 0, 0, False
+                self.open, self.open_bytes, self.pending, self.due = Batch(self.orders), 0, 0, False
                 self.group = 0  # what was written before it was synced with the cut
                 self._keep_waiting(lost)
         if batch.snapshot is None:

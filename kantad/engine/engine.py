@@ -23,6 +23,7 @@ from kantad.engine.interest import Interest, after
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
+from kantad.engine.place import ROOT, Place, Places
 from kantad.engine.preconditions import Present, at_present, check
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window, added_child
@@ -37,7 +38,7 @@ from kantad.values.content import MISSING, encode_json, etag
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.moment import now_micros
-from kantad.values.patch import KeyOrders, Undo, apply
+from kantad.values.patch import KeyOrders, apply, merge
 from kantad.values.pointer import Path, lookup, parse
 
 logger = logging.getLogger("kantad")
@@ -68,7 +69,7 @@ class Engine:
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
         self.durable_rev = found.rev
-        self.orders = KeyOrders()
+        self.places = Places(log.codec)
         self.past = Past(log, found, ring_bytes)
         self.backlog = Backlog(log, found)
         self.interest = Interest()
@@ -88,7 +89,7 @@ class Engine:
         self.window.trim()
         self.waiting = Waiting(self.tag)
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
-        self.committer = Committer(log, ack, flush_interval, self)
+        self.committer = Committer(log, ack, flush_interval, self, KeyOrders())
         self.former = Former(self)
         self.feeds = Feeds(self, self.past.ring, self.backlog, self.interest, self.former.value_at)
 
@@ -150,39 +151,31 @@ class Engine:
                 self.window.add(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
             return outcome
         shown = deepcopy(diff) if proposal.want_diff else diff  # the state shares its values, and goes on changing
-        self._commit(micros, proposal.action, diff, self.root, diff, proposal.user, proposal.m, proposal.key, q or None)
+        self._commit(micros, ROOT, None, diff, proposal.action, proposal.user, proposal.m, proposal.key, q or None)
         if proposal.key is not None:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
-    def write(
-        self,
-        path: Path,
-        body: Any,
-        edit: Literal["put", "patch"],
-        action: str | None = None,
-        user: str | None = None,
-        m: int | None = None,
-    ) -> Batch | None:
-        """The short form of `transact`, for a write with no key, base or condition: its batch, None if nothing changed.
+    def write(self, place: Place, body: Any, edit: Literal["put", "patch"], action: str) -> Batch | None:
+        """The short form of `transact`, for a plain patch or value: its batch, None if nothing changed.
 
         Raises `Problem`. `rev`, `chain` and `micros` are those of the change afterwards.
         """
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
-        diff, target, sub = written(self.root, path, body, edit == "put", self.max_depth, self.foreign)
-        if diff is SAME:
+        target, sub = written(self.root, place[0], body, edit == "put", self.max_depth, self.foreign)
+        if sub is SAME:
             return None
         micros = self.clock()
-        return self._commit(micros if micros > self.micros else self.micros, action or edit, diff, target, sub, user, m)
+        return self._commit(micros if micros > self.micros else self.micros, place, target, sub, action)
 
     def _commit(
         self,
         micros: int,
-        action: str,
-        diff: Any,
-        target: dict[Any, Any],
+        place: Place,
+        target: dict[Any, Any] | None,
         sub: Any,
+        action: str,
         user: str | None = None,
         m: int | None = None,
         key: str | None = None,
@@ -190,30 +183,48 @@ class Engine:
     ) -> Batch:
         """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more.
 
-        `sub` is the part of `diff` for `target`, an object of the state that holds all it changes.
+        `target` and `sub` as `written` gives them.
         """
         committer = self.committer
         with committer.lock:
             first = committer.first_rev_with_room()
-            rev = self.rev + 1
-            payload, chain = self.log.codec.change(
-                micros, action, diff, self.chain, v=self.v, u=user, m=m, id=key, q=q, b=first
-            )
-            undo = Undo(self.orders)
-            unclear = self.interest.before(self.root, diff) if self.interest.paths else None
-            apply(target, sub, undo)
-            before = (self.micros, self.m)
-            self.rev, self.chain, self.micros = rev, chain, micros
+            ends = self.log.codec.ends(micros, action, self.v, user, m, key, q, first)
+            change = self.make(ends, place, target, sub, self.rev + 1, self.chain, (self.micros, self.m))
+            self.rev, self.chain, self.micros = change.rev, change.chain, micros
             if m is not None:
                 self.m = m
-            change = Applied(rev, chain, payload, diff, undo, before)
-            if unclear:
-                change.narrowed = after(self.root, unclear)
             batch = committer.add(change)
         if self.policy == "applied":
-            self.visible = Visible(rev, chain)
-            self.waiting.seen([diff])
+            self.visible = Visible(change.rev, change.chain)
+            self.waiting.seen([change.diff])
         return batch
+
+    def make(
+        self,
+        ends: tuple[bytes, bytes],
+        place: Place,
+        target: dict[Any, Any] | None,
+        sub: Any,
+        rev: int,
+        chain: bytes,
+        before: tuple[int, int | None],
+    ) -> Applied:
+        """Make a change: its record behind this chain value, its effect on the state, and how to undo it.
+
+        With the committer's lock, and to be put in line before it is released; for `_commit` and `lane`.
+        """
+        codec, undo, interest = self.log.codec, self.committer.open.undo, self.interest
+        path, opened, closed = place if target is not None else ROOT
+        payload, chain = codec.finished((ends[0], opened, codec.encode(sub), closed, ends[1]), chain)
+        change = Applied(rev, chain, payload, path, sub, undo, len(undo.entries), before)
+        unclear = interest.before(self.root, change.diff) if interest.paths else None
+        if target is not None:
+            merge(target, sub, undo)
+        else:
+            apply(self.root, sub, undo)
+        if unclear:
+            change.narrowed = after(self.root, unclear)
+        return change
 
     def settle_when(self, ack: Ack | None, rev: int, settle: Settle) -> bool:
         """Call `settle(None or Problem)` when an answer that knows revision `rev` may go out.

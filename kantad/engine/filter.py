@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from kantad.values.codec import Codec
 from kantad.values.moment import micros_of
 from kantad.values.pointer import Path
-from kantad.values.record import Codec
 
 
 class Labels(msgspec.Struct):

@@ -1,72 +1,100 @@
 """Many plain writes in one step: what `Engine.write` does, for all that a message holds.
 
-They are changes of their own, but share what can be shared: the time, the beginning of the record,
-and the committer's lock, so they are synced together. Each is checked against what those before it
-made. Nothing here awaits.
+They are changes of their own, but share what can be shared: the time, the beginning of the record
+where action and user are the same, and the committer's lock, so they are synced together. Each is
+checked against what those before it made. One scalar of an object, which most of them are, is changed
+without ceremony; the general way does the same. Nothing here awaits.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kantad.engine.interest import after
 from kantad.engine.pending import Applied, Batch
-from kantad.engine.proposal import Outcome, written
+from kantad.engine.proposal import Outcome, one_member, written
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
-from kantad.values.patch import Undo, apply, merge
-from kantad.values.pointer import Path
+from kantad.values.patch import SET
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
 
 Result = Applied | Problem | Outcome
+Admit = Callable[[str, str | None], None]
 
 
-def write_all(engine: "Engine", writes: list[tuple[Path, Any]], action: str) -> tuple[Batch | None, list[Result]]:
+class Write(Protocol):
+    """A patch, the pointer to where it applies, an action and a user."""
+
+    path: str
+    diff: Any
+    a: str
+    u: str | None
+
+
+def write_all(engine: "Engine", writes: Sequence[Write], admit: Admit) -> tuple[Batch | None, list[Result]]:
     """Apply patches, each at its path, and put them in line for the disk.
 
     Returns for each the change, an `Outcome` where it alters nothing, or the `Problem` why it was refused;
-    and the batch that all changes are in. Only where the policy is not `applied`. Raises `Problem` where none is taken.
+    and the batch that all changes are in. `admit` raises the `Problem` of an action or user that is none.
+    Only where the policy is not `applied`. Raises `Problem` where none is taken.
     """
     if engine.stopping:
         raise Problem("shutting_down", "the server is shutting down", retry_after=1)
-    committer, root = engine.committer, engine.root
     micros = max(engine.clock(), engine.micros)
     results: list[Result] = []
     changes: list[Applied] = []
-    before = (engine.micros, engine.m)
-    encode = engine.log.codec.series(micros, action, engine.v)
-    with committer.lock:
-        group = committer.first_rev_with_room()
-        rev, chain = engine.rev, engine.chain
+    batch: Batch | None = None
+    with engine.committer.lock:
         try:
-            for path, patch in writes:
-                try:
-                    diff, target, sub = written(root, path, patch, False, engine.max_depth, engine.foreign)
-                except Problem as problem:
-                    results.append(problem)
-                    continue
-                if diff is SAME:
-                    results.append(Outcome(rev, chain, before[0], False))
-                    continue
-                payload, chain = encode(diff, chain, group)
-                rev += 1
-                group = group or rev
-                undo = Undo(engine.orders)
-                unclear = engine.interest.before(root, diff) if engine.interest.paths else None
-                if target is root:
-                    apply(root, sub, undo)
-                else:
-                    merge(target, sub, undo)
-                change = Applied(rev, chain, payload, diff, undo, before)
-                if unclear:
-                    change.narrowed = after(root, unclear)
-                changes.append(change)
-                results.append(change)
-                before = (micros, engine.m)
+            _write_each(engine, writes, admit, micros, results, changes)
         finally:  # also where something of ours fails: what is applied is in line
             if changes:
-                engine.rev, engine.chain, engine.micros = rev, changes[-1].chain, micros
-                batch: Batch | None = committer.add_all(changes)
-            else:
-                batch = None
+                engine.rev, engine.chain, engine.micros = changes[-1].rev, changes[-1].chain, micros
+                batch = engine.committer.add_all(changes)
     return batch, results
+
+
+def _write_each(
+    engine: "Engine",
+    writes: Sequence[Write],
+    admit: Admit,
+    micros: int,
+    results: list[Result],
+    changes: list[Applied],
+) -> None:
+    """One after the other, into `results` and `changes`; with the committer's lock."""
+    codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
+    encode, finished, watched = codec.encode, codec.finished, engine.interest.paths > 0
+    group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
+    before = (engine.micros, engine.m)
+    about: tuple[str, str | None, int] | None = None
+    for write in writes:
+        patch = write.diff
+        try:
+            if about != (write.a, write.u, group):
+                admit(write.a, write.u)
+                about = (write.a, write.u, group)
+                ends = opening, closing = codec.ends(micros, write.a, engine.v, write.u, b=group)
+            place = path, opened, closed = place_of(write.path)
+            member = None if watched else one_member(root, path, patch)
+            if member is None:
+                target, patch = written(root, path, patch, False, engine.max_depth, engine.foreign)
+        except Problem as problem:
+            results.append(problem)
+            continue
+        if patch is SAME:
+            results.append(Outcome(rev, chain, before[0], False))
+            continue
+        if member is None:
+            change = engine.make(ends, place, target, patch, rev + 1, chain, before)
+        else:
+            payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
+            change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
+            target, key, old = member
+            undo.entries.append((SET, target, key, old, None))
+            target[key] = patch[key]
+        rev, chain = change.rev, change.chain
+        group = group or rev
+        changes.append(change)
+        results.append(change)
+        before = (micros, engine.m)

@@ -10,27 +10,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import msgspec
+
 from kantad.values.errors import Problem
 from kantad.values.narrow import Verdict
-from kantad.values.patch import Orders, Undo, apply, reorder
+from kantad.values.patch import KeyOrders, Orders, Undo, apply, escape, reorder, unescape
 from kantad.values.pointer import Path, lookup
 
 Settle = Callable[[Exception | None], None]
 
 
-class Applied:
-    """One applied change until it is settled: its record, its patch (to do it again) and its undo list."""
+class Applied(msgspec.Struct, gc=False):
+    """One applied change until it is settled: its record, its patch (to do it again), and how to undo it.
 
-    __slots__ = ("before", "chain", "diff", "narrowed", "payload", "rev", "undo")
+    A Struct because many are made: that costs a third of a class of one's own.
+    """
 
-    def __init__(
-        self, rev: int, chain: bytes, payload: bytes, diff: Any, undo: Undo, before: tuple[int, int | None]
-    ) -> None:
-        self.rev, self.chain, self.payload = rev, chain, payload
-        self.before = before  # the time and the modification time of the change before it
-        self.diff: Any = diff
-        self.undo = undo
-        self.narrowed: dict[Path, bytes | Verdict] = {}  # see `interest`
+    rev: int
+    chain: bytes
+    payload: bytes
+    path: Path  # through objects only
+    sub: Any  # the patch of the value there
+    undo: Undo  # its batch's
+    mark: int  # where its entries begin in there; they end where those of the next change begin
+    before: tuple[int, int | None]  # the time and the modification time of the change before it
+    narrowed: dict[Path, bytes | Verdict] | None = None  # see `interest`
+
+    @property
+    def diff(self) -> Any:
+        """The patch of the root."""
+        diff = self.sub
+        for segment in reversed(self.path):
+            diff = {escape(segment): diff}
+        return diff
 
 
 class Answering(Protocol):
@@ -49,10 +61,22 @@ class Batch:
     `answers` are prepared answers and where they go: the cheap form of waiting.
     """
 
-    __slots__ = ("answers", "changes", "end", "looked_at", "snapshot", "sync", "touched", "waiting", "waiting_written")
+    __slots__ = (
+        "answers",
+        "changes",
+        "end",
+        "looked_at",
+        "snapshot",
+        "sync",
+        "touched",
+        "undo",
+        "waiting",
+        "waiting_written",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, orders: KeyOrders) -> None:
         self.changes: list[Applied] = []
+        self.undo = Undo(orders)  # of all its changes
         self.answers: list[tuple[Answering, bytes]] = []
         self.waiting: list[tuple[int, Settle]] = []  # who waits for it to be synced, and for which revision
         self.waiting_written: list[Settle] = []
@@ -81,15 +105,8 @@ class Batch:
     def _look(self) -> None:
         """Note where the changes touch: the first two keys of the path, and the first."""
         for change in self.changes[self.looked_at :]:
-            patch = change.diff
-            first = _only_key(patch)
-            second = _only_key(patch[first]) if first is not None and type(patch[first]) is dict else None
-            if first is None:
-                self.touched.add(())
-            elif second is None:
-                self.touched.update((str(first), (str(first),)))
-            else:
-                self.touched.update((str(first), (str(first), str(second))))
+            keys = change.path[:2] if len(change.path) > 1 else _beginning(change.diff)
+            self.touched.update((keys[0], keys) if keys else ((),))
         self.looked_at = len(self.changes)
 
     def meets(self, path: Path) -> bool:
@@ -101,21 +118,21 @@ class Batch:
         touched = self.touched
         if () in touched or not path:
             return True
-        first = "$" + path[0] if path[0][:1] == "$" else path[0]
-        if first not in touched:
+        if path[0] not in touched:
             return False
-        if len(path) == 1 or (first,) in touched:
-            return True
-        return (first, "$" + path[1] if path[1][:1] == "$" else path[1]) in touched
+        return len(path) == 1 or path[:1] in touched or path[:2] in touched
 
 
-def _only_key(patch: dict[Any, Any]) -> Any:
-    """The one key of a patch that touches only what is below it, else None."""
-    if len(patch) == 1:
+def _beginning(patch: Any) -> Path:
+    """The first keys, two at the most, of the path below which a patch does all that it does."""
+    keys: list[str] = []
+    while len(keys) < 2 and type(patch) is dict and len(patch) == 1:
         key = next(iter(patch))
-        if key != "$delete" and key != "$replace" and key != "$insert":
-            return key
-    return None
+        if key in ("$delete", "$replace", "$insert"):
+            break
+        patch = patch[key]
+        keys.append(str(unescape(key)))
+    return tuple(keys)
 
 
 def settling() -> tuple["asyncio.Future[None]", Settle]:
@@ -151,6 +168,7 @@ def hidden(root: dict[str, Any], changes: list[Applied], path: Path = ()) -> Ite
         yield
     finally:
         for change in changes:
+            change.mark = len(change.undo.entries)
             apply(root, change.diff, change.undo)
 
 
@@ -162,5 +180,5 @@ def roll_back(changes: list[Applied]) -> None:
 def _take_back(changes: list[Applied]) -> Orders:
     orders: Orders = {}
     for change in reversed(changes):
-        change.undo.take_back(orders)
+        change.undo.take_back(orders, change.mark)
     return orders

@@ -8,6 +8,7 @@ into the canonical patch of the root. Pure.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from kantad.values.content import MISSING, check, copied, encode_json, encode_ms
 from kantad.values.diff import SAME
 from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
-from kantad.values.patch import marshal
+from kantad.values.patch import escape, marshal
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.touch import Tree, rooted_at, tree_of, tree_of_merge, tree_of_paths
 from kantad.values.translate import json_patch, merge_patch, operation_paths
@@ -172,49 +173,58 @@ def _makes_object(patch: Any) -> bool:
     return type(patch) is dict and type(patch.get("$replace", patch)) is dict
 
 
-def _one_field(old: dict[Any, Any], body: dict[Any, Any], room: int, foreign: bool) -> Any:
-    """`effect` for the commonest patch, one number of an object."""
-    for key, value in body.items():
-        if type(value) is int and -SAFE < value < SAFE and type(key) is str and key[:1] != "$" and not foreign:
-            before = old.get(key)
-            return SAME if type(before) is int and before == value else body
-    return effect(old, body, room, foreign)
+def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, Any], str, Any] | None:
+    """Where a patch does nothing but give one member of an object another scalar: the object, the key, the old value.
+
+    The commonest write. None where it is anything else, and then nothing is said of it.
+    """
+    if type(patch) is not dict or len(patch) != 1:
+        return None
+    target: Any = root
+    try:
+        for segment in path:
+            target = target[segment]
+        [(key, value)] = patch.items()
+        old = target[key]
+    except (KeyError, TypeError, IndexError):
+        return None
+    if type(target) is not dict or type(key) is not str or key[:1] == "$":
+        return None
+    kind = type(value)
+    plain = -SAFE < value < SAFE if kind is int else value[:1] != "$" if kind is str else kind in (bool, NoneType)
+    return (target, key, old) if plain and (type(old) is not kind or old != value) else None
 
 
 def written(
     root: dict[str, Any], path: Path, body: Any, put: bool, max_depth: int, foreign: bool
-) -> tuple[Any, dict[Any, Any], Any]:
-    """What `narrowed` gives for a `put` or `patch`, an object on the way to what it changes, and its patch.
+) -> tuple[dict[Any, Any] | None, Any]:
+    """What a `put` or `patch` amounts to: the object at the path and its patch (or SAME); or None and that of the root.
 
-    A path that runs through objects only is the short way.
+    Which is what `narrowed` gives. An object at the end of a path through objects only is the short way.
     """
+    found = None if put else one_member(root, path, body)
+    if found is not None:
+        return found[0], body
     old: Any = root
     try:
         for segment in path:
             old = old[segment]
     except (KeyError, TypeError):  # through arrays or foreign keys, or to nothing
-        diff, _ = narrowed(Proposal(path, "put" if put else "patch", body, foreign=foreign), root, max_depth, 0)
-        return diff, root, diff
+        return None, narrowed(Proposal(path, "put" if put else "patch", body, foreign=foreign), root, max_depth, 0)[0]
     try:
         room = max_depth - len(path)
-        if put:
-            sub = assignment(old, body, room, foreign)
-        elif type(old) is dict and type(body) is dict and len(body) == 1 and room > 0:
-            sub = _one_field(old, body, room, foreign)
-        else:
-            sub = effect(old, body, room, foreign)
+        sub = assignment(old, body, room, foreign) if put else effect(old, body, room, foreign)
     except Problem as problem:
         raise _under(problem, path) from None
     if sub is SAME:
-        return SAME, root, SAME
+        return None, SAME
     if not path and not _makes_object(sub):
         raise _not_object()
-    diff = sub
-    for segment in reversed(path):
-        diff = {"$" + segment if segment[:1] == "$" else segment: diff}
     if type(old) is dict and type(sub) is dict and "$replace" not in sub:
-        return diff, old, sub
-    return diff, root, diff
+        return old, sub
+    for segment in reversed(path):
+        sub = {escape(segment): sub}
+    return None, sub
 
 
 def _not_object() -> Problem:

@@ -28,28 +28,32 @@ class Ring:
 
     def extend(self, changes: list[Applied]) -> None:
         """Take in the next changes, and drop the oldest beyond the bound."""
-        payloads = self._payloads
+        new = [change.payload for change in changes]
+        self._payloads += new
+        self.bytes += sum(map(len, new))
         for change in changes:
-            payloads.append(change.payload)
-            self.bytes += len(change.payload)
             if change.narrowed:
                 self._narrowed[change.rev] = change.narrowed
                 self.bytes += _size(change.narrowed)
         self.last += len(changes)
-        while self.bytes > self.most:
+        if self.bytes > self.most:
             self._drop()
-        if self._dropped > 1024 and self._dropped > len(payloads) // 2:
-            del payloads[: self._dropped]
-            self._dropped = 0
 
     def _drop(self) -> None:
-        self.bytes -= len(self._payloads[self._dropped])
-        self._payloads[self._dropped] = b""
-        gone = self._narrowed.pop(self.first, None)
-        if gone is not None:
-            self.bytes -= _size(gone)
-        self._dropped += 1
-        self.first += 1
+        """Drop the oldest, as many as are too many."""
+        payloads, place, left = self._payloads, self._dropped, self.bytes
+        while left > self.most:
+            left -= len(payloads[place])
+            payloads[place] = b""
+            if self._narrowed:
+                left -= _size(self._narrowed.pop(self.first + place - self._dropped, {}))
+            place += 1
+        self.bytes = left
+        self.first += place - self._dropped
+        self._dropped = place
+        if place > 1024 and place > len(payloads) // 2:
+            del payloads[:place]
+            self._dropped = 0
 
     def payload(self, rev: int) -> bytes:
         """The record of a revision that is held."""

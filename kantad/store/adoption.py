@@ -13,12 +13,13 @@ from kantad.store.dialects import Sign, signs
 from kantad.store.replay import Replayer
 from kantad.store.tail import Last, Sound, records_from
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec
 from kantad.values.content import MISSING
 from kantad.values.diff import SAME, difference
 from kantad.values.framing import Framing
 from kantad.values.moment import micros_of
 from kantad.values.patch import KeyOrders, Undo, Unfit, apply, merge_verbatim
-from kantad.values.record import Change, Codec, Snapshot, chain_after
+from kantad.values.record import Change, Snapshot, chain_after
 
 
 class Adoption:
@@ -29,11 +30,13 @@ class Adoption:
         self.start = walk.place
         self.replayer: Replayer = walk.replayer
         self.adopted = self.unfit = self.snapshots = self.mended = 0
+        self.before = b""  # the record before, where it was another program's
 
     def frames(self, offset: int) -> Iterator[bytes]:
         """The bytes to write from this offset of the new file on."""
         replayer = self.replayer
         replayer.take_rival()
+        self.before = replayer.before[1] if replayer.before is not None else b""
         last = Last(replayer.micros, replayer.chain)
         for sound in records_from(self.buffer, self.start, self.end, self.framing, self.codec, last):
             if isinstance(sound.record, Snapshot):
@@ -50,6 +53,8 @@ class Adoption:
         if replayer.lost_its_h(sound.payload):
             record = self.codec.decode(sound.payload[:-24] + b"}", Change)
             record.h = replayer.chain.hex()
+        if record.h is None and sound.payload == self.before:
+            return []  # kanta's doubled record counts once
         if not self._fits(record):
             self.unfit += 1
             return []
@@ -62,18 +67,18 @@ class Adoption:
                 micros, record.a, record.diff, replayer.chain, v=record.v, u=record.u, m=m, id=record.id, q=record.q
             )
         self._went_on(chain, micros_of(record.ts), record.v)
+        self.before = sound.payload if record.h is None else b""
         self.adopted += 1
         return [(payload, False)]
 
     def _fits(self, record: Change) -> bool:
         """Apply a change, or leave the state as it was."""
         undo, state = Undo(KeyOrders()), self.replayer.state
-        if record.h is None:
-            shown = signs(record.diff, state)
-            if not shown & Sign.A and (shown & Sign.B or self.replayer.certain):
-                merge_verbatim(state, record.diff)
-                return True
+        shown = signs(record.diff, state) if record.h is None else Sign.A
         try:
+            if not shown & Sign.A and (shown & Sign.B or self.replayer.certain):
+                merge_verbatim(state, record.diff, undo)
+                return True
             changed = apply(state, record.diff, undo)
         except Unfit:
             undo.roll_back()
@@ -81,7 +86,7 @@ class Adoption:
         return changed is state
 
     def _snapshot(self, snapshot: Snapshot) -> list[tuple[bytes, bool]]:
-        replayer = self.replayer
+        replayer, self.before = self.replayer, b""
         payloads = []
         micros = max(replayer.micros, micros_of(snapshot.ts))
         diff = difference(replayer.state, snapshot.state)

@@ -14,6 +14,7 @@ from kantad.store.dialects import Sign, signs
 from kantad.store.history import Unreadable
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec
 from kantad.values.content import MISSING
 from kantad.values.diff import SAME, difference
 from kantad.values.effect import effect
@@ -21,7 +22,7 @@ from kantad.values.errors import Problem
 from kantad.values.framing import Frame
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, escape, unescape
-from kantad.values.record import Change, Codec
+from kantad.values.record import Change
 
 
 class Canonical:
@@ -82,17 +83,17 @@ def meant(replayer: Replayer, record: Change) -> tuple[dict[Any, Any], Any]:
     try:
         diff = verbatim_effect(state, record.diff) if verbatim else lenient_effect(state, record.diff)
     except Unfit:
-        if replayer.rival is None:
+        if replayer.rival is None and shown is not Sign.UNCLEAR:
             raise
-        state = replayer.rival
+        state = state if replayer.rival is None else replayer.rival
         diff = verbatim_effect(state, record.diff)
     return state, {} if diff is SAME else diff
 
 
 def verbatim_effect(old: dict[Any, Any], patch: dict[Any, Any]) -> Any:
-    """The canonical patch that a patch of kanta 0.9 (dialect B) amounts to over an object, or SAME."""
+    """The canonical patch that a patch of kanta 0.9 (dialect B) amounts to over an object, or SAME; raises `Unfit`."""
     found: dict[Any, Any] = {}
-    gone = patch.get("$delete", ())
+    gone = patch.get("$delete", [])
     for key, sub in patch.items():
         if key == "$delete":
             continue
@@ -102,7 +103,10 @@ def verbatim_effect(old: dict[Any, Any], patch: dict[Any, Any]) -> Any:
         narrowed = verbatim_effect(before, sub) if merged else difference(before, sub)
         if narrowed is not SAME:
             found[escape(name)] = narrowed
-    deleted = [escape(unescape(key)) for key in (gone if type(gone) is list else [gone]) if unescape(key) in old]
+    names = [unescape(key) for key in (gone if type(gone) is list else [gone])]
+    if any(type(name) is dict or type(name) is list for name in names):
+        raise Unfit("$delete of what is no key")
+    deleted = [escape(name) for name in names if name in old]
     if deleted:
         found["$delete"] = deleted
     return found if found else SAME

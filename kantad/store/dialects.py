@@ -42,14 +42,17 @@ def _sub(sub: Any, old: Any) -> Sign:
     if type(old) is dict:
         return signs(sub, old)
     if type(old) is list:
-        return Sign.A if sub and _is_list_edit(sub) else Sign.B
+        return Sign.A if sub and _is_list_edit(sub, old) else Sign.B
     if old is MISSING:
         return _verbatim(sub)
     return Sign.B  # an object over a scalar: jsondiff writes $replace
 
 
-def _is_list_edit(patch: dict[Any, Any]) -> bool:
-    return all(key in ("$delete", "$insert") or index(key, 1 << 62) >= 0 for key in patch)
+def _is_list_edit(patch: dict[Any, Any], old: list[Any]) -> bool:
+    """Whether a patch of this list edits it; one that only names elements it does not have is an object."""
+    moves = "$delete" in patch or "$insert" in patch
+    length = 1 << 62 if moves else len(old)
+    return all(key in ("$delete", "$insert") or index(key, length) >= 0 for key in patch)
 
 
 def _verbatim(value: Any) -> Sign:

@@ -1,4 +1,4 @@
-"""Reading the past of a log: the changes after a revision, the chain and the state at one, the idempotency window.
+"""Reading the past of a log: the changes after a revision, the chain at one, the idempotency window.
 
 Everything here reads a mapped file and keeps nothing. An `Anchor` is a known place to count
 revisions from.
@@ -8,12 +8,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from kantad.store.recovery import Recovered, damaged
-from kantad.store.replay import Replayer
-from kantad.store.verify import Walk
+from kantad.store.recovery import Recovered
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.framing import Frame, Framing, JsonLines
 from kantad.values.moment import micros_of
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Codec, Keyed, SnapshotHead, chain_after
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Keyed, SnapshotHead, chain_after
 
 KEYS_MOST: Final = 100_000
 KEYS_KEPT: Final = 10_000
@@ -118,90 +117,50 @@ def chain_at(buffer: Any, end: int, framing: Framing, codec: Codec, wanted: int,
 
 
 def keyed(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered) -> list[KeyedChange]:
-    """The keyed changes of the idempotency window, oldest first."""
-    if isinstance(framing, JsonLines):
-        newest_first = _keyed_lines(buffer, end, codec, found.rev)
-    elif buffer.find(b"\xa2id") < 0:
-        return []
-    else:
-        anchor = Anchor(found.oldest, framing.header, None)
-        newest_first = reversed(
-            [
-                (rev, frame.payload)
-                for rev, frame in frames(buffer, end, framing, codec, anchor)
-                if not frame.snapshot and b"\xa2id" in frame.payload
-            ]
-        )
-    kept: list[KeyedChange] = []
-    for rev, payload in newest_first:
-        try:
-            record = codec.decode(payload, Keyed)
-        except DECODE_ERRORS:
-            continue  # damage in the older part is not a start's business
-        if record.id is None or record.q is None or record.h is None:
-            continue
-        micros = micros_of(record.ts)
-        if len(kept) >= KEYS_MOST or (len(kept) >= KEYS_KEPT and micros < kept[0].micros - DAY):
-            break
-        kept.append(KeyedChange(record.id, record.q, rev, bytes.fromhex(record.h), micros))
-    kept.reverse()
-    return kept
+    """The keyed changes of the idempotency window, oldest first.
 
-
-def _keyed_lines(buffer: Any, end: int, codec: Codec, rev: int) -> Iterator[tuple[int, bytes]]:
-    """The lines that may hold an `id`, newest first, with their revisions, by searching backwards."""
-    counted = end
-    while (hit := buffer.rfind(b',"id":"', 0, counted)) >= 0:
-        start = buffer.rfind(b"\n", 0, hit) + 1
-        stop = buffer.find(b"\n", hit, counted)
-        behind = buffer[stop + 1 : counted]
-        rev -= behind.count(b"\n") - behind.count(b"\nSNAPSHOT ") - behind.startswith(b"SNAPSHOT ")
-        counted = start
-        if buffer[start : start + 9] != JsonLines.PREFIX:
-            yield rev, buffer[start:stop]
-            rev -= 1
-
-
-def state_at(buffer: Any, end: int, framing: Framing, codec: Codec, rev: int) -> Replayer:
-    """The database at a revision, replayed from the nearest snapshot before it.
-
-    Raises KeyError where the file does not hold the revision, and `Damaged`. `end` is where the
-    whole records end, in bytes.
+    The file is read from its end, from one snapshot to the next, and no further than the window goes. What
+    is damaged in the older part is passed over: that is not a start's business.
     """
-    walk = Walk(buffer, end, framing, codec)
-    _begin_near(walk, rev)
-    first = framing.next(buffer, walk.place, end)
-    if not walk.snapshots and isinstance(first, Frame) and first.snapshot:
-        walk.take(first)
-    records = walk.records()
-    while walk.replayer.rev < rev and not walk.why and next(records, None) is not None:
-        pass
-    if walk.why:
-        raise damaged(buffer, framing, codec, walk.place, walk.why)
-    if walk.replayer.rev != rev:
-        raise KeyError(rev)
-    return walk.replayer
+    mark = b',"id":"' if isinstance(framing, JsonLines) else b"\xa2id"
+    kept: list[KeyedChange] = []  # newest first
+    for anchor, stop in _segments(buffer, end, framing, codec, found):
+        if buffer.find(mark, anchor.offset, stop) < 0:
+            continue
+        part = []
+        for rev, frame in frames(buffer, stop, framing, codec, anchor):
+            if not frame.snapshot and mark in frame.payload:
+                change = _keyed_change(codec, frame.payload, rev)
+                if change is not None:
+                    part.append(change)
+        for change in reversed(part):
+            if len(kept) >= KEYS_MOST or (len(kept) >= KEYS_KEPT and change.micros < kept[0].micros - DAY):
+                return kept[::-1]
+            kept.append(change)
+    return kept[::-1]
 
 
-def _begin_near(walk: Walk, rev: int) -> None:
-    """Begin at the last hashed snapshot that is not after the revision, if there is one."""
-    place = walk.framing.last_snapshot(walk.buffer, walk.end)
-    while place > walk.framing.header:
-        frame = walk.framing.next(walk.buffer, place, walk.end)
+def _segments(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered) -> Iterator[tuple[Anchor, int]]:
+    """The parts of a file that begin at its snapshots, newest first: where each begins and where it ends."""
+    yield Anchor(found.start_rev, found.start, found.start_chain), end
+    stop = place = min(found.start, end)
+    while (place := framing.last_snapshot(buffer, place)) > framing.header:
+        frame = framing.next(buffer, place, stop)
         if isinstance(frame, Frame):
             with contextlib.suppress(*DECODE_ERRORS):
-                head = walk.codec.decode(frame.payload, SnapshotHead)
-                if head.s is not None and head.h is not None and head.r <= rev and walk.take(frame):
-                    return
-        place = walk.framing.last_snapshot(walk.buffer, place)
+                head: SnapshotHead = codec.decode(frame.payload, SnapshotHead)
+                if head.s is not None and head.h is not None and is_whole_snapshot(codec, frame.payload, head):
+                    yield Anchor(head.r, frame.end, bytes.fromhex(head.h)), stop
+                    stop = place
+    if stop > framing.header:
+        yield Anchor(found.oldest, framing.header, None), stop
 
 
-def revision_at(buffer: Any, end: int, framing: Framing, codec: Codec, micros: int, oldest: int) -> int:
-    """The last revision not after a time in microseconds; `oldest` where all changes are after it."""
-    found = oldest
-    for rev, frame in frames(buffer, end, framing, codec, Anchor(oldest, framing.header, None)):
-        if not frame.snapshot:
-            if micros_of(codec.decode(frame.payload, Keyed).ts) > micros:
-                break
-            found = rev
-    return found
+def _keyed_change(codec: Codec, payload: bytes, rev: int) -> KeyedChange | None:
+    try:
+        record: Keyed = codec.decode(payload, Keyed)
+    except DECODE_ERRORS:
+        return None
+    if record.id is None or record.q is None or record.h is None:
+        return None
+    return KeyedChange(record.id, record.q, rev, bytes.fromhex(record.h), micros_of(record.ts))

@@ -17,8 +17,9 @@ from typing import Final, Protocol
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.log import Log
 from kantad.store.recovery import Recovered
+from kantad.values.codec import Codec
 from kantad.values.framing import Frame, More
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Codec, SnapshotHead, chain_after
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, SnapshotHead, chain_after
 
 SPACING: Final = 64 << 10  # bytes between two entries, at least
 STEP: Final = 256 << 10  # bytes read at once

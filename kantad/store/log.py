@@ -17,15 +17,16 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from kantad.store.disk import Disk, place, remove_leftovers, write_all
 from kantad.store.recovery import Recovered, recover
+from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
-from kantad.values.record import CHAIN_START, Codec, JsonCodec, MsgpackCodec
+from kantad.values.record import CHAIN_START
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FRESH: Final = 0.01  # seconds
@@ -173,11 +174,16 @@ def format_of(head: bytes, flag: str | None) -> tuple[Framing, Codec]:
 
 
 def first_bytes(flag: str | None, micros: int, seed: bytes) -> bytes:
-    """The content of a new file: nothing in JSON; in MessagePack the seed and a snapshot of the empty root,
-    without which eight bytes could not tell the format."""
-    if flag != "msgpack":
+    """The content of a new file: nothing in JSON; in MessagePack the seed and the first frame."""
+    return seed + first_frame(BinaryFrames(seed), MsgpackCodec(), micros) if flag == "msgpack" else b""
+
+
+def first_frame(framing: Framing, codec: Codec, micros: int) -> bytes:
+    """What a file with no records holds behind its header: nothing in JSON; in MessagePack a snapshot of the
+    empty root, without which eight bytes could not tell the format."""
+    if isinstance(framing, JsonLines):
         return b""
-    return seed + BinaryFrames(seed).frame(MsgpackCodec().snapshot(micros, {}, 0, CHAIN_START), 4, True)
+    return framing.frame(codec.snapshot(micros, {}, 0, CHAIN_START), framing.header, True)
 
 
 def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log, Recovered]:
@@ -194,7 +200,7 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
             found = recover(buffer, log.size, framing, codec)
-        _settle(log, found)
+        _settle(log, found, micros)
     except BaseException:
         disk.close(fd)
         raise
@@ -244,10 +250,12 @@ def open_existing(path: str, disk: Disk) -> int | None:
         disk.close(fd)
 
 
-def _settle(log: Log, found: Recovered) -> None:
+def _settle(log: Log, found: Recovered, micros: int) -> None:
     """Act on what recovery found: cut the torn tail, and make sure that the disk holds what the cache shows."""
     if found.torn:
         _set_aside(log, found)
+        if found.end == log.framing.header != 0:  # kanta's first write was torn
+            found.end = _put_in_place(log, [first_frame(log.framing, log.codec, micros)], found.end)
         log.disk.truncate(log.fd, found.end)
         log.size = found.end
     if found.newline:
@@ -255,7 +263,8 @@ def _settle(log: Log, found: Recovered) -> None:
         log.size += 1
         found.end += 1
     log.reach = log.size
-    _write_again(log, found.batch)
+    if log.size:
+        _write_again(log, found.batch)
     log.disk.sync_folder(os.path.dirname(log.path))  # who made the file may have been killed before it did
 
 
@@ -271,15 +280,21 @@ def _set_aside(log: Log, found: Recovered) -> None:
 def _write_again(log: Log, start: int) -> None:
     """Write the last batch, and at least 4 MiB, in place again and sync it: after a failed sync the
     page cache may hold what the disk does not, and a plain fdatasync would find nothing to do."""
-    if log.size == 0:
-        return
     start = max(0, min(start, log.size - REWRITTEN))
+    places = range(start, log.size, 1 << 20)
+    _put_in_place(log, (os.pread(log.fd, min(log.size - place, 1 << 20), place) for place in places), start)
+
+
+def _put_in_place(log: Log, parts: Iterable[bytes], start: int) -> int:
+    """Write at a place of the file, and sync; returns where that ends. The log's own descriptor only appends."""
     fd = log.disk.open(log.path, os.O_RDWR)
     try:
-        while start < log.size:
-            data = os.pread(log.fd, min(log.size - start, 1 << 20), start)
-            start += log.disk.pwrite(fd, data, start)
+        for part in parts:
+            while part:
+                done = log.disk.pwrite(fd, part, start)
+                part, start = part[done:], start + done
         log.disk.sync(fd)
+        return start
     except OSError as error:
         raise Broken(f"syncing {log.path}: {error.strerror}") from error
     finally:

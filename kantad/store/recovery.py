@@ -8,6 +8,7 @@ be torn. Hashed records go by in blocks, the fast way; whatever is unusual is le
 """
 
 import contextlib
+import re
 from binascii import hexlify
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -17,23 +18,16 @@ from blake3 import blake3
 
 from kantad.store.dialects import Sign
 from kantad.store.replay import Contradiction, Replayer
-from kantad.store.tail import Last, Whole, is_doubtful, stands_before, value_end, whole_behind
+from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, value_end, whole_behind
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
-from kantad.values.framing import Bad, BinaryFrames, Frame, Framing, JsonLines, More
+from kantad.values.framing import Bad, BinaryFrames, Decoded, Frame, Framing, JsonLines, More
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge
-from kantad.values.record import (
-    CHAIN_START,
-    DECODE_ERRORS,
-    Codec,
-    Keyed,
-    Snapshot,
-    Step,
-    chain_after,
-    is_whole_snapshot,
-)
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Keyed, Snapshot, Step, chain_after
 
 BLOCK: Final = 1 << 20  # bytes of log looked at as one
+_BINARY = re.compile(rb"\xa4diff[\x80-\x8f\xde\xdf]|\xa5state[\x80-\x8f\xde\xdf]")  # in no text that is UTF-8
 
 
 @dataclass
@@ -119,7 +113,7 @@ class Recovery:
 
     def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, trusting: bool = False) -> None:
         self.buffer, self.end, self.framing, self.codec = buffer, end, framing, codec
-        self.replayer = Replayer(codec, lambda frame: stands_before(buffer, frame.payload, frame.start))
+        self.replayer = Replayer(codec, Copies(buffer, framing))
         self.found = Recovered()
         self.json = isinstance(framing, JsonLines)
         self.trusting, self.doubted = trusting, False
@@ -222,12 +216,16 @@ class Recovery:
 
     def _counted(self, end: int) -> tuple[int, bytes]:
         """The revision and the chain at a snapshot of another program's: of all the records before it."""
-        rev, chain = self.found.oldest, CHAIN_START
+        rev, chain, place = self.found.oldest, CHAIN_START, self.framing.header
         for frame in single_changes(self.buffer, self.framing.header, end, self.framing, self.codec):
             if not frame.snapshot:
                 rev, chain = rev + 1, chain_after(chain, self.codec.hashed(frame.payload))
             elif (snapshot := self._whole_snapshot(frame.payload)) is not None and snapshot.h is not None:
                 rev, chain = snapshot.r, bytes.fromhex(snapshot.h)
+            place = frame.end
+        stop = self.framing.next(self.buffer, place, end)
+        if isinstance(stop, Bad):
+            raise self._damaged(stop.start, f"{stop.why}; the revision behind it cannot be counted")
         return rev, chain
 
     # -- the replay
@@ -235,9 +233,11 @@ class Recovery:
     def _run(self, place: int) -> None:
         """Replay to the end: hashed records in blocks, everything else one by one."""
         while place < self.end:
-            if self.replayer.rival is None:
-                place = self.found.end = self._run_blocks(place)
             frame = self.framing.next(self.buffer, place, self.end)
+            if self._is_hashed(frame):
+                place = self.found.end = self._run_blocks(frame.start)
+                if place > frame.start:
+                    continue
             if isinstance(frame, More | Bad):
                 why = frame.why if isinstance(frame, Bad) else "the record is incomplete"
                 self._stop_at(frame.start, why)
@@ -247,6 +247,12 @@ class Recovery:
                 self._stop_at(frame.start, why)
                 return
             place = self.found.end = frame.end
+
+    def _is_hashed(self, frame: Decoded) -> bool:
+        """Whether a block may begin with this: looking at one for each of another program's records takes minutes."""
+        if self.replayer.rival is not None or not isinstance(frame, Frame) or frame.snapshot:
+            return False
+        return len(self.codec.hashed(frame.payload)) < len(frame.payload)
 
     def _run_blocks(self, place: int) -> int:
         """Replay hashed changes as long as all is as it should be; returns where it stopped."""
@@ -331,7 +337,12 @@ class Recovery:
         return whole_behind(self.buffer, place, self.end, self.framing, self.codec, last)
 
     def _may_be_ours(self, place: int) -> bool:
-        """Whether the first record may be the torn first write to a new file."""
+        """Whether the first record may be the torn first write to a new file.
+
+        A MessagePack file is put in place whole: where its records stand behind zeros, its beginning was lost.
+        """
+        if self.json and _BINARY.search(self.buffer, place, self.end):
+            return False
         begin = b'{"ts":"' if self.json else bytes(~byte & 0xFF for byte in self.buffer[:4])
         head = self.buffer[place : min(place + len(begin), self.end)]
         return begin.startswith(head) or head[:1] == b"\0"

@@ -14,11 +14,14 @@ from typing import Any
 from blake3 import blake3
 
 from kantad.store.dialects import Sign, signs
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.content import same
 from kantad.values.framing import Frame
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge_verbatim
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Codec, Snapshot, is_whole_snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot
+
+Reading = Callable[[dict[str, Any], dict[Any, Any]], Any]  # of a patch: the state that it makes of one
 
 
 class Contradiction(Exception):
@@ -143,7 +146,7 @@ class Replayer:
             self.before = None
             self.behind_hashed = True
             self.hashed += 1
-            self._each(lambda state: apply(state, record.diff), frame.start)
+            self._each(apply, record.diff, frame.start)
         if not record.b:
             self.batch = frame.start
         self.rev, self.chain = self.rev + 1, chain
@@ -172,26 +175,25 @@ class Replayer:
         shown = signs(record.diff, self.state)
         self.seen |= shown
         if shown & Sign.A:
-            self._each(lambda state: apply(state, record.diff), place)
+            self._each(apply, record.diff, place)
         elif shown & Sign.B or self.certain:
-            self._each(lambda state: _verbatim(state, deepcopy(record.diff)), place)
+            self._each(_verbatim, record.diff, place)
         elif shown is Sign.UNCLEAR:
             if self.rival is None:
                 self.rival = deepcopy(self.state)
-            self.rival = _verbatim(self.rival, deepcopy(record.diff))
-            self._each(lambda state: apply(state, record.diff), place, False)
+            self._each(apply, record.diff, place, _verbatim)
         else:
-            self._each(lambda state: apply(state, record.diff), place)
+            self._each(apply, record.diff, place)
 
-    def _each(self, change: Callable[[dict[str, Any]], Any], place: int, rival: bool = True) -> None:
-        """Apply a change to both readings; one that it does not fit is dropped."""
-        if rival and self.rival is not None:
+    def _each(self, read: Reading, diff: dict[Any, Any], place: int, as_rival: Reading | None = None) -> None:
+        """Apply a patch to both readings, which share nothing of it; one that it does not fit is dropped."""
+        if self.rival is not None:
             try:
-                self.rival = change(self.rival)
+                self.rival = (as_rival or read)(self.rival, deepcopy(diff))
             except Unfit:
                 self.rival = None
         try:
-            self.state = change(self.state)
+            self.state = read(self.state, diff)
         except Unfit as error:
             if self.rival is None:
                 raise Contradiction(place, f"the change does not fit the state: {error}") from None

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from kantad.store.dialects import Sign
 from kantad.store.history import Anchor, Unreadable, chained
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.framing import Frame, Framing
 from kantad.values.moment import micros_of
-from kantad.values.record import DECODE_ERRORS, Codec, SnapshotHead, is_whole_snapshot
+from kantad.values.record import DECODE_ERRORS, SnapshotHead
 
 
 class Gone(Exception):

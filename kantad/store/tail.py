@@ -19,9 +19,10 @@ import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from kantad.values.framing import BinaryFrames, Framing, JsonLines
+from kantad.values.codec import Codec, is_whole_snapshot
+from kantad.values.framing import BinaryFrames, Frame, Framing, JsonLines
 from kantad.values.moment import micros_of
-from kantad.values.record import DECODE_ERRORS, Change, Codec, Snapshot, chain_after, is_whole_snapshot
+from kantad.values.record import DECODE_ERRORS, Change, Snapshot, chain_after
 
 _TOKENS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -136,6 +137,32 @@ def _is_old(buffer: Any, payload: bytes, record: Any, bad: int, last: Last) -> b
 def stands_before(buffer: Any, payload: bytes, place: int) -> bool:
     """Whether this payload stands in the file already, before `place` (as far back as the window goes)."""
     return int(buffer.rfind(payload, max(0, place - COPY_WINDOW), place)) >= 0
+
+
+class Copies:
+    """Whether a record is a copy of one that stands before it, asked of a file's records one after another.
+
+    Searching costs what stands before, which is little where it is asked of a tail. Where a clock once ran
+    ahead it is asked of every record of another program's, so from then on their hashes are kept.
+    """
+
+    SEARCHES: Final = 16
+
+    def __init__(self, buffer: Any, framing: Framing) -> None:
+        self.buffer, self.framing = buffer, framing
+        self.place, self.asked = framing.header, 0
+        self.hashes: set[int] = set()
+
+    def __call__(self, frame: Frame) -> bool:
+        """Whether this one is."""
+        self.asked += 1
+        if self.asked > self.SEARCHES:
+            while isinstance(before := self.framing.next(self.buffer, self.place, frame.start), Frame):
+                self.hashes.add(hash(before.payload))
+                self.place = before.end
+            if self.place == frame.start and hash(frame.payload) not in self.hashes:
+                return False
+        return stands_before(self.buffer, frame.payload, frame.start)
 
 
 def is_doubtful(buffer: Any, place: int) -> bool:

@@ -5,15 +5,16 @@ snapshot's checksum, chain value and state against the replay. For the offline c
 whoever verifies the older part behind a running start. Reads a buffer, changes nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from kantad.store.recovery import damaged, recover
 from kantad.store.replay import Contradiction, Replayer
-from kantad.store.tail import stands_before
+from kantad.store.tail import Copies
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, Frame, Framing, JsonLines, More
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Codec, Snapshot, is_whole_snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Snapshot
 
 
 class Walk:
@@ -21,7 +22,7 @@ class Walk:
 
     def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec) -> None:
         self.framing, self.codec = framing, codec
-        self.replayer = Replayer(codec, _stands_in(buffer))
+        self.replayer = Replayer(codec, Copies(buffer, framing))
         self.buffer, self.end = buffer, end
         self.place = framing.header
         self.why = ""
@@ -30,7 +31,7 @@ class Walk:
 
     def read_on_in(self, buffer: Any, end: int) -> None:
         """The same file as another buffer, longer perhaps; what was in it is what it was."""
-        self.buffer, self.end, self.replayer.is_old = buffer, end, _stands_in(buffer)
+        self.buffer, self.end, self.replayer.is_old = buffer, end, Copies(buffer, self.framing)
 
     def records(self) -> Iterator[Frame]:
         """Pass the records through the replayer, and give each that is whole; at the end `why` may be set."""
@@ -79,11 +80,6 @@ class Walk:
         chain = bytes.fromhex(snapshot.h) if snapshot.h is not None else CHAIN_START
         self.replayer.begin(snapshot, frame.start, self.oldest, chain)
         return ""
-
-
-def _stands_in(buffer: Any) -> Callable[[Frame], bool]:
-    """Whether a record of this buffer is a copy of one before it."""
-    return lambda frame: stands_before(buffer, frame.payload, frame.start)
 
 
 class Verified:

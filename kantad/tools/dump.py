@@ -5,18 +5,20 @@ kantadb; 1: it does not hold that revision.
 """
 
 import argparse
+import io
 import os
 from typing import Any, TextIO
 
 from kantad.logs import escaped
-from kantad.store.history import revision_at, state_at
+from kantad.store.history import Unreadable
 from kantad.store.log import NotOurs, reading
 from kantad.store.recovery import recover
+from kantad.store.retrace import Gone, Retrace
+from kantad.values.codec import Codec
 from kantad.values.content import encode_json
 from kantad.values.errors import Damaged, Problem
 from kantad.values.framing import Framing
 from kantad.values.moment import micros_of, parse_time
-from kantad.values.record import Codec
 
 OK, MISSING, USAGE, DAMAGED = 0, 1, 2, 65
 
@@ -36,13 +38,13 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         at = None if args.at is None else micros_of(parse_time(args.at, "--at"))
         with reading(os.path.realpath(args.file)) as (buffer, size, framing, codec):
             state = _state(buffer, size, framing, codec, args.rev, at)
-    except KeyError:
+    except Gone:
         print(f"{name} does not hold that revision", file=err)
         return MISSING
     except Problem as problem:
         print(f"kantad dump: {escaped(problem.detail)}", file=err)
         return USAGE
-    except Damaged as error:
+    except (Damaged, Unreadable) as error:
         print(f"{name}: {escaped(str(error))}\n`kantad check {name}` tells more.", file=err)
         return DAMAGED
     except NotOurs as error:
@@ -51,18 +53,22 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     except OSError as error:
         print(f"{name}: {error.strerror}", file=err)
         return DAMAGED
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(encoding="utf-8")  # JSON is, whatever the locale
     out.write(escaped(encode_json(state).decode()) + "\n")
     return OK
 
 
 def _state(buffer: Any, size: int, framing: Framing, codec: Codec, rev: int | None, at: int | None) -> Any:
     found = recover(buffer, size, framing, codec)
+    past = Retrace(buffer, found.end, framing, codec, found.oldest)
     if at is not None:
-        rev = revision_at(buffer, found.end, framing, codec, at, found.oldest)
+        rev = max(past.moments(at))
     if rev is None or rev == found.rev:
         return found.state
     if not found.oldest <= rev < found.rev:
-        raise KeyError(rev)
-    end = found.end
-    del found
-    return state_at(buffer, end, framing, codec, rev).state
+        raise Gone
+    del found  # before another state is made
+    for _ in past.steps(rev):
+        pass
+    return past.state

@@ -19,9 +19,10 @@ from kantad.store.recovery import damaged, recover
 from kantad.store.replay import Replayer
 from kantad.store.tail import stands_before, value_end
 from kantad.store.verify import Walk
+from kantad.values.codec import Codec
 from kantad.values.errors import Damaged
 from kantad.values.framing import Frame, JsonLines
-from kantad.values.record import DECODE_ERRORS, Codec
+from kantad.values.record import DECODE_ERRORS
 
 
 class Head(msgspec.Struct):
@@ -87,8 +88,8 @@ class Source:
             walk = self.walk
             if walk is None or not (walk.changes or walk.snapshots):  # there may have been nothing to tell the format
                 walk = self.walk = Walk(buffer, len(buffer), *format_of(buffer[:16], None))
-            walk.buffer, walk.end, walk.why = buffer, len(buffer), ""
-            walk.replayer.is_old = lambda frame: stands_before(buffer, frame.payload, frame.start)
+            walk.read_on_in(buffer, len(buffer))
+            walk.why = ""
             yield walk
 
 

@@ -24,6 +24,7 @@ from kantad.store.recovery import recover
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
 from kantad.tools.following import Diverged, Head, Source, begin, ending, pass_records, pass_without_newline, successor
+from kantad.values.codec import Codec
 from kantad.values.content import MISSING, copied
 from kantad.values.errors import Damaged, Problem
 from kantad.values.framing import Frame, More
@@ -32,7 +33,7 @@ from kantad.values.moment import micros_of, parse_time, time_text
 from kantad.values.narrow import DELETED, UNCLEAR, UNTOUCHED, narrowed
 from kantad.values.patch import Unfit
 from kantad.values.pointer import Path, lookup, parse
-from kantad.values.record import DECODE_ERRORS, Change, Codec, parse_cursor
+from kantad.values.record import DECODE_ERRORS, Change, parse_cursor
 
 OK, USAGE, DAMAGED = 0, 2, 65
 INTERVAL: Final = 0.2  # seconds between two looks at a file that is followed

@@ -19,10 +19,11 @@ from typing import Any, Final, TextIO
 from kantad.logs import escaped
 from kantad.store.adoption import Adoption
 from kantad.store.disk import Disk, RealDisk, place
-from kantad.store.log import Locked, NotOurs, format_of, mapped, open_existing
-from kantad.store.verify import Verified, verify
+from kantad.store.log import Locked, NotOurs, first_frame, format_of, mapped, open_existing
+from kantad.store.verify import Verified, Walk, verify
+from kantad.values.codec import Codec
 from kantad.values.framing import Framing, JsonLines
-from kantad.values.record import Codec
+from kantad.values.moment import now_micros
 
 OK, DAMAGED, BROKEN, LOCKED = 0, 65, 74, 75
 PART: Final = 1 << 20  # bytes copied at a time
@@ -66,17 +67,28 @@ def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO)
         if verified.damage is None and not verified.torn:
             print(f"{name} is whole: nothing was done", file=out)
             return OK
+        _go_back(verified)
         adoption = Adoption(buffer, size, framing, codec, verified.walk) if adopt else None
         copy = f"{path}.before-repair-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
         disk.link(path, copy)
-        with contextlib.closing(_parts(buffer, verified, framing, adoption)) as parts:
+        with contextlib.closing(_parts(buffer, verified, framing, codec, adoption)) as parts:
             place(disk, path, parts, replace=True)
     _report(name, copy, size, verified, codec, adoption, out)
     return OK
 
 
+def _go_back(verified: Verified) -> None:
+    """Take the database as it is before the damage: what is refused may have been applied, in part or whole."""
+    walk = verified.walk
+    again = Walk(walk.buffer, walk.place, walk.framing, walk.codec)
+    for _ in again.records():
+        pass
+    if again.place == walk.place:
+        verified.walk = again
+
+
 def _parts(
-    buffer: Any, verified: Verified, framing: Framing, adoption: Adoption | None
+    buffer: Any, verified: Verified, framing: Framing, codec: Codec, adoption: Adoption | None
 ) -> Generator[bytes, None, None]:
     """The content of the result: the whole part as it is, then what is adopted."""
     end = verified.walk.place
@@ -85,6 +97,10 @@ def _parts(
     if end and isinstance(framing, JsonLines) and buffer[end - 1 : end] != b"\n":
         yield b"\n"
         end += 1
+    if end == framing.header:
+        beginning = first_frame(framing, codec, now_micros())
+        yield beginning
+        end += len(beginning)
     if adoption is not None:
         yield from adoption.frames(end)
 

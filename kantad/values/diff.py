@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import jsondiff
 
-from kantad.values.content import MISSING, encode_json, same
-from kantad.values.patch import escape, marshal, unmarshal
+from kantad.values.content import MISSING, encode_json, encode_msgpack, same
+from kantad.values.patch import escape, marshal
 
 
 class Same:
@@ -26,33 +26,52 @@ class Same:
 
 SAME: Final = Same()
 
-# jsondiff compares each element with each; this bounds (elements x elements x bytes of an element).
-# Measured: 2,000 takes it about 1 ms.
+# jsondiff compares each item of each element with each; this bounds (items x items), and (elements x
+# bytes of all). Measured: 2,000 takes it about 1 ms.
 JSONDIFF_COST: Final = 20_000
+JSONDIFF_TOTAL: Final = 200_000  # of all lists of one comparison
+JSONDIFF_LEAST: Final = 200  # what a call costs however short the lists are
 
 
-def difference(old: Any, new: Any) -> Any:
+class Effort:
+    """What jsondiff may still cost within one comparison."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = JSONDIFF_TOTAL
+
+    def spend(self, cost: int) -> bool:
+        """Whether a list may cost this; it is counted then."""
+        cost = max(cost, JSONDIFF_LEAST)
+        if cost > min(self.left, JSONDIFF_COST):
+            return False
+        self.left -= cost
+        return True
+
+
+def difference(old: Any, new: Any, effort: Effort | None = None) -> Any:
     """The canonical patch that makes `new` of `old` (may be MISSING), or SAME; parts of `new` go into it uncopied."""
     kind = type(new)
     if kind is dict:
         if type(old) is dict:
-            return _object(old, new)
+            return _object(old, new, effort or Effort())
         return marshal(new) if old is MISSING else {"$replace": marshal(new)}
     if kind is list and type(old) is list:
-        return _array(old, new)
+        return _array(old, new, effort or Effort())
     if old is not MISSING and same(old, new):
         return SAME
     return marshal(new)
 
 
-def _object(old: dict[Any, Any], new: dict[Any, Any]) -> Any:
+def _object(old: dict[Any, Any], new: dict[Any, Any], effort: Effort) -> Any:
     patch: dict[Any, Any] = {}
     kept = 0
     for key, value in new.items():
         before = old.get(key, MISSING)
         if before is not MISSING:
             kept += 1
-        sub = difference(before, value)
+        sub = difference(before, value, effort)
         if sub is not SAME:
             patch[escape(key)] = sub
     if kept == 0 and old:
@@ -62,7 +81,7 @@ def _object(old: dict[Any, Any], new: dict[Any, Any]) -> Any:
     return patch if patch else SAME
 
 
-def _array(old: list[Any], new: list[Any]) -> Any:
+def _array(old: list[Any], new: list[Any], effort: Effort) -> Any:
     start, shorter = 0, min(len(old), len(new))
     while start < shorter and same(old[start], new[start]):
         start += 1
@@ -74,9 +93,9 @@ def _array(old: list[Any], new: list[Any]) -> Any:
     before, after = old[start : len(old) - end], new[start : len(new) - end]
     edits: list[dict[str, Any] | None] = [_exchange(before, after, start)]
     if before and after:
-        edits.append(_by_jsondiff(before, after, start))
+        edits.append(_by_jsondiff(before, after, start, effort))
         if len(before) == len(after):
-            edits.append(_pairwise(before, after, start))
+            edits.append(_pairwise(before, after, start, effort))
     smallest = min((edit for edit in edits if edit is not None), key=_size)
     return shorter_of(smallest, new)
 
@@ -104,35 +123,48 @@ def _exchange(before: list[Any], after: list[Any], start: int) -> dict[str, Any]
     return edit
 
 
-def _pairwise(before: list[Any], after: list[Any], start: int) -> dict[str, Any]:
+def _pairwise(before: list[Any], after: list[Any], start: int, effort: Effort) -> dict[str, Any]:
     """Edit each element that differs by its index."""
-    subs = ((i, difference(before[i], after[i])) for i in range(len(before)))
+    subs = ((i, difference(before[i], after[i], effort)) for i in range(len(before)))
     return {str(start + i): sub for i, sub in subs if sub is not SAME}
 
 
-def _by_jsondiff(before: list[Any], after: list[Any], start: int) -> dict[str, Any] | None:
-    """jsondiff's list edit, moved to its place; None where it would be slow or is no edit.
+def _by_jsondiff(before: list[Any], after: list[Any], start: int, effort: Effort) -> dict[str, Any] | None:
+    """jsondiff's list edit, moved to its place; None where it would be slow, or moves nothing.
 
     Only what jsondiff deletes and inserts is taken over: the elements left are compared here.
     """
     if len(before) * len(after) > JSONDIFF_COST:
         return None
-    if (_size(before) * len(after) + _size(after) * len(before)) > JSONDIFF_COST:
+    sizes = _size(before) * len(after) + _size(after) * len(before)
+    if not effort.spend(max(_items(before) * _items(after), sizes)):
         return None
-    edit = jsondiff.diff(before, after, marshal=True)
+    edit = jsondiff.diff([_outline(item) for item in before], [_outline(item) for item in after], marshal=True)
     if type(edit) is not dict:
         return None
     deletions, insertions = edit.get("$delete", ()), edit.get("$insert", ())
     middle = list(before)
     for position in deletions:
         del middle[position]
-    for position, value in insertions:
-        middle.insert(position, unmarshal(value))
-    if len(middle) != len(after):
+    for position, _ in insertions:  # each where it stands in the end, in rising order
+        middle.insert(position, after[position])
+    if len(middle) != len(after) or not (deletions or insertions):
         return None
     moved: dict[str, Any] = {}
     if deletions:
         moved["$delete"] = [position + start for position in deletions]
     if insertions:
-        moved["$insert"] = [[position + start, value] for position, value in insertions]
-    return moved | _pairwise(middle, after, start)
+        moved["$insert"] = [[position + start, marshal(after[position])] for position, _ in insertions]
+    return moved | _pairwise(middle, after, start, effort)
+
+
+def _items(elements: list[Any]) -> int:
+    """How many items jsondiff compares of these elements."""
+    return sum(1 + len(item) if type(item) is list or type(item) is dict else 1 for item in elements)
+
+
+def _outline(item: Any) -> Any:
+    """An element as jsondiff is shown it."""
+    if type(item) is dict:
+        return {key: encode_msgpack(value) for key, value in item.items()}
+    return [encode_msgpack(value) for value in item] if type(item) is list else encode_msgpack(item)

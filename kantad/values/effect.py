@@ -13,7 +13,7 @@ names the path below the value.
 from typing import Any
 
 from kantad.values.content import MISSING, check, check_key, check_scalar, copied
-from kantad.values.diff import SAME, difference, shorter_of
+from kantad.values.diff import SAME, Effort, difference, shorter_of
 from kantad.values.errors import Problem
 from kantad.values.patch import escape, marshal, unescape
 from kantad.values.pointer import Path, format, index, key_in
@@ -23,22 +23,22 @@ SAFE = 1 << 53
 COMMANDS = ("$delete", "$insert", "$replace")
 
 
-def effect(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
+def effect(old: Any, patch: Any, room: int, foreign: bool = False, effort: Effort | None = None) -> Any:
     """The canonical patch that this patch amounts to over `old` (may be MISSING), or SAME."""
     kind = type(patch)
     if kind is int and -SAFE < patch < SAFE:  # the commonest write, short-cut
         return SAME if type(old) is int and old == patch else patch
     if kind is not dict:
-        return difference(old, literal(patch, room, foreign))
+        return difference(old, literal(patch, room, foreign), effort)
     if "$replace" in patch:
-        return difference(old, _replacement(patch, room, foreign))
+        return difference(old, _replacement(patch, room, foreign), effort)
     if type(old) is dict:
-        return _on_object(old, patch, room, foreign)
+        return _on_object(old, patch, room, foreign, effort or Effort())
     if not patch and old is not MISSING:
         return SAME
     if type(old) is list:
-        return _on_array(old, patch, room, foreign)
-    return difference(old, _built(patch, room, foreign))
+        return _on_array(old, patch, room, foreign, effort or Effort())
+    return difference(old, _built(patch, room, foreign), effort)
 
 
 def literal(value: Any, room: int, foreign: bool = False) -> Any:
@@ -130,7 +130,7 @@ def _object_deletions(names: Any) -> dict[Any, None]:
     return dict.fromkeys(unescape(name) for name in names)
 
 
-def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: bool) -> Any:
+def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: bool, effort: Effort) -> Any:
     if room <= 0:
         _check_room(room)
     gone = _object_deletions(patch["$delete"]) if "$delete" in patch else {}
@@ -149,10 +149,10 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
             if foreign:
                 name = key_in(old, name)
             if gone and name in gone:  # deleted, then made anew: deletions come first
-                narrowed = difference(old.get(name, MISSING), _built(sub, room - 1, foreign))
+                narrowed = difference(old.get(name, MISSING), _built(sub, room - 1, foreign), effort)
                 del gone[name]
             else:
-                narrowed = effect(old.get(name, MISSING), sub, room - 1, foreign)
+                narrowed = effect(old.get(name, MISSING), sub, room - 1, foreign, effort)
         except Problem as problem:
             raise problem.at(key) from None
         if narrowed is not SAME:
@@ -192,7 +192,7 @@ def _check_position(position: Any) -> None:
         raise Problem("invalid_patch", "a position is an integer from 0 up")
 
 
-def _on_array(old: list[Any], patch: dict[Any, Any], room: int, foreign: bool) -> Any:
+def _on_array(old: list[Any], patch: dict[Any, Any], room: int, foreign: bool, effort: Effort) -> Any:
     _check_room(room)
     deletions, insertions, length = _positions(patch, len(old))
     values = [[position, literal(value, room - 1, foreign)] for position, value in insertions]
@@ -203,7 +203,9 @@ def _on_array(old: list[Any], patch: dict[Any, Any], room: int, foreign: bool) -
             continue
         try:
             position = _element(key, length)
-            narrowed = effect(shifted[position], sub, room - 1, foreign)
+            if type(key) is int and str(key) in patch:
+                raise Problem("invalid_patch", f"element {key} is named twice")
+            narrowed = effect(shifted[position], sub, room - 1, foreign, effort)
         except Problem as problem:
             raise problem.at(key) from None
         if narrowed is not SAME:
@@ -211,13 +213,13 @@ def _on_array(old: list[Any], patch: dict[Any, Any], room: int, foreign: bool) -
     if not deletions and not values and not edits:
         return SAME
     if bool(deletions) + bool(values) + bool(edits) > 1:
-        return copied(difference(old, _edited(shifted, edits)))  # else the state could hold an element twice
+        return copied(difference(old, _edited(shifted, edits), effort))  # else the state could hold an element twice
     edit = edits  # of one kind only, so there is nothing to narrow
     if deletions:
         edit = {"$delete": deletions}
     elif values:
         edit = {"$insert": [[position, marshal(value)] for position, value in values]}
-    return _shorter(old, edit)
+    return _shorter(old, edit, effort)
 
 
 def _element(key: Any, length: int) -> int:
@@ -229,7 +231,7 @@ def _element(key: Any, length: int) -> int:
     return position
 
 
-def _shorter(old: list[Any], edit: dict[Any, Any]) -> Any:
+def _shorter(old: list[Any], edit: dict[Any, Any], effort: Effort | None = None) -> Any:
     """The canonical list edit, or what the differ makes of the list where the whole list is shorter.
 
     A list of more than 64 elements is edited: looking at all of it would make an edit cost what
@@ -238,7 +240,7 @@ def _shorter(old: list[Any], edit: dict[Any, Any]) -> Any:
     if len(old) > 64:
         return edit
     new = changed(old, edit)
-    return edit if shorter_of(edit, new) is edit else copied(difference(old, new))
+    return edit if shorter_of(edit, new) is edit else copied(difference(old, new, effort))
 
 
 def _edited(items: list[Any], edits: dict[Any, Any]) -> list[Any]:

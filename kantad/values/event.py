@@ -7,11 +7,12 @@ its own members in front: `"rev":17,"cursor":"17-…","ts":…,"diff":{…}}`. W
 
 from typing import Any, Final
 
+from kantad.values.codec import Codec
 from kantad.values.content import decode_json, encode_json
 from kantad.values.moment import micros_of, time_text
 from kantad.values.narrow import DELETED, Verdict, narrowed
 from kantad.values.pointer import Path
-from kantad.values.record import Change, Codec
+from kantad.values.record import Change
 
 _DIFF: Final = b',"diff":'
 

@@ -101,7 +101,7 @@ SET, ADDED, DELETED, INSERTED, REMOVED, SPLICED, REPLACED = range(7)
 
 
 class Undo:
-    """What a transaction did to the state, to be taken back newest first."""
+    """What one transaction, or several, did to the state, to be taken back newest first."""
 
     __slots__ = ("entries", "orders")
 
@@ -109,13 +109,23 @@ class Undo:
         self.entries: list[tuple[int, Any, Any, Any, Any]] = []
         self.orders = orders
 
+    def assigned(self, target: dict[Any, Any], key: Any, old: Any) -> None:
+        """Note that a member of an object is given another value than this one, MISSING if it is new."""
+        if old is not MISSING:
+            self.entries.append((SET, target, key, old, None))
+            return
+        self.entries.append((ADDED, target, key, None, None))
+        if self.orders.kept:
+            self.orders.added(target, key)
+
     def roll_back(self) -> None:
         """Restore every container that was touched, exactly, key order included."""
         reorder(self.take_back({}))
 
-    def take_back(self, orders: Orders) -> Orders:
-        """Restore the values, and note in `orders` which objects' keys have yet to be put in order."""
-        for what, target, key, old, order in reversed(self.entries):
+    def take_back(self, orders: Orders, mark: int = 0) -> Orders:
+        """Take back what is from `mark` on, and note in `orders` which objects' keys have yet to be put in order."""
+        entries = self.entries[mark:] if mark else self.entries
+        for what, target, key, old, order in reversed(entries):
             if what == SET:
                 target[key] = old
             elif what == ADDED:
@@ -137,7 +147,7 @@ class Undo:
                 orders.pop(id(target), None)
                 target.clear()
                 target.update(old)
-        self.entries.clear()
+        del self.entries[mark:]
         return orders
 
 
@@ -161,8 +171,16 @@ def marshal(value: Any) -> Any:
     """A value as a patch spells it, keys and strings escaped; the value itself where nothing needs it."""
     kind = type(value)
     if kind is dict or kind is list:
-        return _marshalled(value) if b'"$' in encode_json(value) else value
+        return _marshalled(value) if _has(value, b'"$') else value
     return escape(value)
+
+
+def _has(value: Any, beginning: bytes) -> bool:
+    """Whether a key or string in a container begins like this; raises `Unfit` for what no JSON can show."""
+    try:
+        return beginning in encode_json(value)
+    except TypeError as error:  # kanta's MessagePack files may hold null as a key, or extensions
+        raise Unfit(f"it holds what has no form in JSON: {error}") from None
 
 
 def _marshalled(value: Any) -> Any:
@@ -183,7 +201,7 @@ def unmarshal(value: Any) -> Any:
     """The value that a patch spells; where nothing is escaped it is the patch's own part, not a copy."""
     kind = type(value)
     if kind is dict or kind is list:
-        return _unmarshalled(value) if b'"$$' in encode_json(value) else value
+        return _unmarshalled(value) if _has(value, b'"$$') else value
     return unescape(value)
 
 
@@ -200,7 +218,7 @@ def build(patch: Any) -> Any:
     """The value that a patch makes where there was nothing: object commands act on an empty object."""
     if type(patch) is not dict:
         return unmarshal(patch)
-    return _built(patch) if b'"$' in encode_json(patch) else patch
+    return _built(patch) if _has(patch, b'"$') else patch
 
 
 def _built(patch: Any) -> Any:
@@ -237,25 +255,18 @@ def merge(target: dict[Any, Any], patch: dict[Any, Any], undo: Undo | None = Non
                     continue
             new = build(sub)
         else:
-            old = target.get(key, MISSING) if undo is not None else None
-            new = unmarshal(sub) if kind is list or kind is str else sub
+            old = None if undo is None else target.get(key, MISSING)
+            new = sub if kind is int or (kind is not list and kind is not str) else unmarshal(sub)
         if undo is not None:
-            _note(target, key, old, undo)
+            undo.assigned(target, key, old)
         target[key] = new
-
-
-def _note(target: dict[Any, Any], key: Any, old: Any, undo: Undo) -> None:
-    if old is MISSING:
-        undo.entries.append((ADDED, target, key, None, None))
-        if undo.orders.kept:
-            undo.orders.added(target, key)
-    else:
-        undo.entries.append((SET, target, key, old, None))
 
 
 def _delete(target: dict[Any, Any], keys: Any, undo: Undo | None) -> None:
     for key in keys if type(keys) is list else [keys]:
         key = unescape(key)
+        if type(key) is dict or type(key) is list:
+            raise Unfit("$delete of what is no key")
         if key in target:
             if undo is not None:
                 order = undo.orders.before_delete(target)
@@ -338,19 +349,21 @@ def apply(value: Any, patch: Any, undo: Undo | None = None) -> Any:
     return new
 
 
-def merge_verbatim(target: dict[Any, Any], patch: dict[Any, Any]) -> None:
+def merge_verbatim(target: dict[Any, Any], patch: dict[Any, Any], undo: Undo | None = None) -> None:
     """Apply a patch of kanta 0.9 (dialect B) to an object: values and the keys in them are verbatim.
 
     `$` is doubled only in keys of objects that are merged and in `$delete`; lists are assigned
-    whole; an object over anything but an object is that object.
+    whole; an object over anything but an object is that object. Raises `Unfit`.
     """
     for key, sub in patch.items():
         if key == "$delete":
-            _delete(target, sub, None)
+            _delete(target, sub, undo)
             continue
         key = unescape(key)
-        old = target.get(key)
+        old = target.get(key, MISSING)
         if type(sub) is dict and type(old) is dict:
-            merge_verbatim(old, sub)
-        else:
-            target[key] = sub
+            merge_verbatim(old, sub, undo)
+            continue
+        if undo is not None:
+            undo.assigned(target, key, old)
+        target[key] = sub

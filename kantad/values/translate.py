@@ -8,18 +8,19 @@ only the keys that were touched), and the draft is then compared with the value.
 from typing import Any, Final
 
 from kantad.values.content import MISSING, check, check_key, check_scalar, copied, equal
-from kantad.values.diff import SAME, difference
+from kantad.values.diff import SAME, Effort, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape
 from kantad.values.pointer import Path, format, index, key_in, parse
 from kantad.values.splice import MOST_MOVED
 
 
-def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
+def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False, effort: Effort | None = None) -> Any:
     """The canonical patch that an RFC 7396 merge patch amounts to over `old` (may be MISSING), or SAME."""
+    effort = effort or Effort()
     if type(patch) is not dict:
         check(patch, room, foreign)
-        return difference(old, copied(patch))
+        return difference(old, copied(patch), effort)
     if type(old) is not dict:
         made = _without_nulls(patch)
         check(made, room, foreign)
@@ -37,7 +38,7 @@ def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False) -> Any:
                 gone.append(escape(key))
             continue
         try:
-            sub = merge_patch(old.get(key, MISSING), value, room - 1, foreign)
+            sub = merge_patch(old.get(key, MISSING), value, room - 1, foreign, effort)
         except Problem as problem:
             raise problem.at(key) from None
         if sub is not SAME:
@@ -97,7 +98,7 @@ class Draft:
             except Problem as problem:
                 raise problem.at(key) from None
 
-    def difference(self) -> Any:
+    def difference(self, effort: Effort) -> Any:
         """The canonical patch from the base to the draft, or SAME."""
         found: dict[Any, Any] = {}
         gone = []
@@ -108,9 +109,9 @@ class Draft:
                     gone.append(escape(key))
                 continue
             sub = (
-                value.difference()
+                value.difference(effort)
                 if type(value) is Draft and value.base is old
-                else copied(difference(old, _settled(value)))
+                else copied(difference(old, _settled(value), effort))
             )
             if sub is not SAME:
                 found[escape(key)] = sub
@@ -180,7 +181,7 @@ def json_patch(old: Any, operations: Any, room: int, foreign: bool = False) -> A
         raise Problem("patch_mismatch", "a JSON Patch cannot remove the value it is applied to")
     if type(new) is Draft and new.base is old:
         new.check(room, foreign)
-        return new.difference()
+        return new.difference(Effort())
     made = _settled(new)
     check(made, room, foreign)
     return copied(difference(old, made))

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Final, Literal
 
 from kantad.engine.engine import Engine
+from kantad.engine.place import Place
 from kantad.engine.proposal import Outcome
 from kantad.values.errors import Problem
-from kantad.values.pointer import Path, bounded
+from kantad.values.pointer import bounded
 from kantad.values.recent import Recent
 from kantad.web.answer import Reply, problem_reply, render
 from kantad.web.body import decode
@@ -28,7 +29,7 @@ MOST_HEADS: Final = 16_384
 LONGEST_HEAD: Final = 384
 
 Edit = Literal["put", "patch"]
-Plain = tuple[Edit | None, Path, int]  # what to do (None: read), where, and the bytes of the body
+Plain = tuple[Edit | None, Place, int]  # what to do (None: read), where, and the bytes of the body
 
 _EDITS: Final[dict[bytes, Edit | None]] = {b"GET": None, b"PUT": "put", b"PATCH": "patch"}
 
@@ -84,16 +85,16 @@ class Fast:
         known = self.heads.young.get(head) or self.heads.older(head) or self._recognised(head)
         if known is None:
             return False
-        edit, path, length = known
+        edit, place, length = known
         if len(data) != end + length:
             return False
         self.answers += 1
         try:
             if edit is None:
-                connection.write(value_answer(self.engine, path))
+                connection.write(value_answer(self.engine, place[0]))
                 connection.active = True
             else:
-                self._write(connection, path, edit, data[end:])
+                self._write(connection, place, edit, data[end:])
         except Problem as problem:
             self._refuse(connection, problem)
         except Exception:
@@ -113,14 +114,14 @@ class Fast:
             path = bounded(tuple(rest[1:].decode().split("/"))) if rest else ()
         except Problem:
             return None  # the plain path says why
-        plain = (_EDITS[method], path, length)
+        plain = (_EDITS[method], self.engine.places.at(path), length)
         if len(head) <= LONGEST_HEAD:
             self.heads.keep(head, plain)
         return plain
 
-    def _write(self, connection: Connection, path: Path, edit: Edit, body: bytes) -> None:
+    def _write(self, connection: Connection, place: Place, edit: Edit, body: bytes) -> None:
         engine = self.engine
-        batch = engine.write(path, decode(body, False, self.limits.max_depth), edit)
+        batch = engine.write(place, decode(body, False, self.limits.max_depth), edit, edit)
         connection.waiting = True
         if batch is not None and engine.policy == "durable":
             batch.answers.append((connection, written_answer(engine.rev, engine.chain, engine.micros)))

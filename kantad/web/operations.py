@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
+from kantad.engine.pending import Applied
 from kantad.engine.preconditions import look_back, looks_back
 from kantad.engine.proposal import Outcome, Proposal
 from kantad.engine.visible import Visible
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
 from kantad.values.moment import time_text
-from kantad.values.pointer import Path, format, parse
-from kantad.values.recent import Recent
+from kantad.values.pointer import Path, format
 from kantad.values.view import Shown, View, show
 from kantad.web.changes import list_changes, only, start_of
+from kantad.web.parameters import label
 from kantad.web.past import PAST, earlier
 from kantad.web.reading import MOST_KEYS, members_answer
 from kantad.web.tongue import (
@@ -23,6 +24,7 @@ from kantad.web.tongue import (
     Id,
     Keys,
     Ping,
+    Plain,
     Refused,
     Request,
     Subscribe,
@@ -33,7 +35,6 @@ from kantad.web.tongue import (
 from kantad.web.writing import TransactionRequest, outcome_body, proposal_of
 
 WHOLE = View()
-LONGEST_KEPT = 256  # characters of a pointer
 
 if TYPE_CHECKING:
     from kantad.web.session import Session
@@ -54,11 +55,16 @@ class Operations:
         A write that must look back at the log first is where it stops, to be handed in again when
         the session goes on: nothing behind it may overtake it. So are answers enough for one message.
         """
-        lane: list[Transact] = []
+        lane: list[Plain | Transact] = []
+        if self.engine.policy == "durable" and set(map(type, requests)) == {Plain}:
+            self.write_all(requests)  # type: ignore[arg-type]
+            return len(requests)
         for place, request in enumerate(requests):
-            if type(request) is Transact and self._is_plain(request):
+            if isinstance(request, Plain | Transact) and self._is_plain(request):
                 lane.append(request)
                 continue
+            if isinstance(request, Plain):
+                request = request.whole()
             if lane:
                 self.write_all(lane)
                 lane = []
@@ -78,11 +84,11 @@ class Operations:
     def handle_one(self, request: Request | Refused) -> bool:
         """Handle the one request of a message; False, with nothing done, where it is not a plain one."""
         session, engine = self.session, self.engine
-        if type(request) is Transact:
-            if not self._is_plain(request):
+        if type(request) is Plain or type(request) is Transact:
+            if not self._is_plain(request) or request.u is not None:
                 return False
             try:
-                batch = engine.write(_path(request.path), request.diff, "patch", "transact")
+                batch = engine.write(engine.places.of(request.path), request.diff, "patch", label(request.a, "a"))
             except Problem as problem:
                 if problem.shows_state:
                     return False  # once more, with its answer in line
@@ -127,7 +133,7 @@ class Operations:
 
     def read(self, asked: Get | Keys, view: View) -> None:
         """Answer with what a path shows now, or showed at the revision or moment that is asked for."""
-        path = _path(asked.path)
+        path = self.engine.places.of(asked.path)[0]
         if type(asked) is Get and asked.rev is None and asked.at is None and not self.engine.committer.pending:
             self.session.answer(asked.id, members_answer(self.engine, path))
             return
@@ -171,35 +177,26 @@ class Operations:
 
     # -- writing
 
-    def _is_plain(self, asked: Transact) -> bool:
-        """Whether a proposal is a patch and nothing else."""
-        return (
+    def _is_plain(self, asked: Plain | Transact) -> bool:
+        """Whether a proposal is a patch, with an action and a user, and nothing else."""
+        if self.engine.policy != "durable":
+            return False
+        return isinstance(asked, Plain) or (
             asked.base is None
             and asked.key is None
             and asked.ack is None
             and not asked.conditions
-            and asked.u is None
             and asked.m is None
-            and asked.a == "transact"
             and asked.want is None
             and not asked.dry_run
-            and self.engine.policy == "durable"
         )
 
-    def write_all(self, lane: list[Transact]) -> None:
+    def write_all(self, lane: list[Plain | Transact]) -> None:
         """Plain proposals: their answers wait for the batch."""
         engine, session = self.engine, self.session
-        writes, asked_for = [], []
-        for asked in lane:
-            try:
-                path = _path(asked.path)
-            except Problem as problem:
-                session.answer(asked.id, problem_members(problem))
-                continue
-            writes.append((path, asked.diff))
-            asked_for.append(asked.id)
+        asked_for = [asked.id for asked in lane]
         try:
-            batch, results = write_all(engine, writes, "transact")
+            batch, results = write_all(engine, lane, _admit)
         except Problem as problem:
             members = problem_members(problem)
             for id in asked_for:
@@ -208,6 +205,8 @@ class Operations:
         if batch is not None:
             session.written(batch, session.tongue.written(asked_for, results, time_text(engine.micros)))
         for id, result in zip(asked_for, results, strict=True):
+            if type(result) is Applied:
+                continue
             if isinstance(result, Outcome):
                 session.proposed(None, result.rev, id, encode_json(outcome_body(result))[1:])
             elif isinstance(result, Problem):
@@ -248,17 +247,11 @@ class Operations:
             self.session.answer(id, problem_members(problem))
 
 
-_paths: Recent[str, Path] = Recent(16_384)
-
-
-def _path(pointer: str) -> Path:
-    """`parse`; the same are asked for again."""
-    path = _paths.young.get(pointer) or _paths.older(pointer)
-    if path is None:
-        path = parse(pointer)
-        if len(pointer) <= LONGEST_KEPT:
-            _paths.keep(pointer, path)
-    return path
+def _admit(action: str, user: str | None) -> None:
+    """Raise the `Problem` of an action or a user that is none."""
+    label(action, "a")
+    if user is not None:
+        label(user, "u")
 
 
 def _members(view: View, now: Visible, shown: Shown) -> bytes:

@@ -2,7 +2,8 @@
 
 What waits for nothing is sent when all requests are handled, or when it comes to `MOST_ANSWERS`, so that
 a short message cannot ask for more than memory holds; the answers of writes leave in one message when
-the last of them is acknowledged.
+the last of them is acknowledged. Messages of one plain write each that arrived together are handled as
+one, too, and answered in a message each.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +20,15 @@ MOST_ANSWERS: Final = 256 << 10  # bytes of answers that wait for the rest of th
 
 
 class Parcel:
-    """The requests of one message: how far they are handled, and the answers that leave together."""
+    """The requests of one message: how far they are handled, and the answers that leave together.
 
-    __slots__ = ("left", "now", "parts", "place", "requests", "session", "size")
+    `singly`: they are plain writes, of a message each, and so are their answers.
+    """
 
-    def __init__(self, session: "Session", requests: Requests) -> None:
-        self.session, self.requests = session, requests
+    __slots__ = ("left", "now", "parts", "place", "requests", "session", "singly", "size")
+
+    def __init__(self, session: "Session", requests: Requests, singly: bool = False) -> None:
+        self.session, self.requests, self.singly = session, requests, singly
         self.place = 0  # of the next to be handled
         self.now: list[Any] = []  # answers that wait for nothing
         self.size = 0  # bytes of answers since some were sent
@@ -62,7 +66,7 @@ class Parcel:
         """Send the answers that wait for nothing."""
         now, self.now, self.size = self.now, [], 0
         if now:
-            self.session.send(now)
+            self.session.send(now, self.singly)
 
     def finished(self) -> None:
         """All of them are handled."""
@@ -75,9 +79,8 @@ class Parcel:
         self.left -= 1
         if not self.left and self.parts:
             parts, self.parts = self.parts, []  # which know their parcel: nothing is left for the collector
-            self.session.send(
-                parts[0].pieces if len(parts) == 1 else [piece for part in parts for piece in part.pieces]
-            )
+            pieces = parts[0].pieces if len(parts) == 1 else [piece for part in parts for piece in part.pieces]
+            self.session.send(pieces, self.singly)
 
 
 class Part:

@@ -25,7 +25,7 @@ from kantad.web.frames import Fault, Frames, close_frame, frame
 from kantad.web.operations import Operations
 from kantad.web.parcel import Parcel
 from kantad.web.subscriptions import Subscriptions
-from kantad.web.tongue import Id, Requests, Tongue, problem_members
+from kantad.web.tongue import Id, Plain, Requests, Tongue, problem_members
 
 AT_ONCE: Final = 128  # requests handled before others get their turn
 ABREAST: Final = 8  # requests whose answers may be large and are made beside others
@@ -110,7 +110,8 @@ class Session:
     def _fed(self, data: bytes) -> None:
         self.unanswered = 0
         try:
-            for opcode, payload in self.frames.feed(data):
+            messages = self.frames.feed(data)
+            for opcode, payload in messages:
                 if opcode == frames.CLOSE:
                     self._closed(payload)
                     return
@@ -119,7 +120,7 @@ class Session:
                 if opcode >= frames.PING:
                     self._control(opcode, payload)
                 else:
-                    self._arrived(self.tongue.requests(payload, opcode, self.limits.max_depth))
+                    self._arrived(self.tongue.requests(payload, opcode, self.limits.max_depth), len(messages) == 1)
             if self.queue:
                 self.work()
             if self.frames.fault is not None:
@@ -134,12 +135,20 @@ class Session:
         self.connection.faults.log("handling a message of a WebSocket")
         self.close(frames.INTERNAL, "a fault of the server; it is in its log")
 
-    def _arrived(self, requests: Requests) -> None:
-        """A message: one plain request is handled at once, all else in its turn."""
-        free = not self.queue and self.under_way < self.most and not self.connection.writing_paused
-        if free and type(requests) is list and len(requests) == 1 and self.operations.handle_one(requests[0]):
-            return
-        self.queue.append(Parcel(self, requests))
+    def _arrived(self, requests: Requests, alone: bool) -> None:
+        """A message: one plain request is handled at once, or with others of its kind, all else in its turn."""
+        if type(requests) is list and len(requests) == 1:
+            write = type(requests[0]) is Plain and not alone
+            last = self.queue[-1] if write and self.queue else None
+            if last is not None and last.singly and type(last.requests) is list and len(last.requests) < AT_ONCE:
+                last.requests.append(requests[0])
+                return
+            free = not self.queue and self.under_way < self.most and not self.connection.writing_paused
+            if free and not write and self.operations.handle_one(requests[0]):
+                return
+            self.queue.append(Parcel(self, requests, write))
+        else:
+            self.queue.append(Parcel(self, requests))
 
     def _control(self, opcode: int, payload: bytes) -> None:
         """A ping or a pong."""
@@ -272,10 +281,12 @@ class Session:
         else:
             self.send([piece])
 
-    def send(self, pieces: list[Any]) -> None:
-        """Send answers in one message. The transport joins the messages of a tick to one write."""
-        if not self.closing:
-            self.connection.write(self.tongue.message(pieces))
+    def send(self, pieces: list[Any], singly: bool = False) -> None:
+        """Send answers in one message, or one each. The transport joins the messages of a tick to one write."""
+        if self.closing:
+            return
+        message = self.tongue.message
+        self.connection.write(b"".join([message([piece]) for piece in pieces]) if singly else message(pieces))
 
     def written(self, batch: Batch, pieces: list[Any]) -> None:
         """Answer writes when their batch is durable, with the other writes of their message."""

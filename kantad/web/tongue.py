@@ -66,6 +66,20 @@ class Transact(
     want: Literal["diff"] | None = None
 
 
+class Plain(msgspec.Struct, tag_field="op", tag="transact", forbid_unknown_fields=True):
+    """A `transact` of the commonest kind: less to fill in, and nothing to look up."""
+
+    id: Id
+    diff: Any
+    a: str = "transact"
+    u: str | None = None
+    path: str = ""
+
+    def whole(self) -> Transact:
+        """The same."""
+        return Transact(self.id, self.diff, self.a, self.u, self.path)
+
+
 class Subscribe(Asked, tag_field="op", tag="subscribe", forbid_unknown_fields=True, kw_only=True):
     """Follow changes."""
 
@@ -91,7 +105,8 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=Tru
     id: Id
 
 
-Request = Get | Keys | Transact | Subscribe | Unsubscribe | Changes | Ping
+Whole = Get | Keys | Transact | Subscribe | Unsubscribe | Changes | Ping
+Request = Plain | Whole
 
 
 class Refused(msgspec.Struct):
@@ -189,7 +204,7 @@ class JsonTongue:
         """See `Tongue`."""
         if opcode != TEXT:
             return [Refused(None, Problem("invalid_json", "this connection speaks JSON in text frames"))]
-        return _requests(payload, False, _decode_requests, max_depth)
+        return _requests(payload, False, (_decode_plain, _decode_whole), max_depth)
 
     def answer(self, id: Id | None, members: bytes) -> bytes:
         """See `Tongue`."""
@@ -231,7 +246,7 @@ class MsgpackTongue:
         """See `Tongue`."""
         if opcode != BINARY:
             return [Refused(None, Problem("invalid_json", "this connection speaks MessagePack in binary frames"))]
-        return _requests(payload, True, _decode_requests_msgpack, max_depth)
+        return _requests(payload, True, (_decode_plain_msgpack, _decode_whole_msgpack), max_depth)
 
     def answer(self, id: Id | None, members: bytes) -> Any:
         """See `Tongue`."""
@@ -267,20 +282,28 @@ class MsgpackTongue:
 
 
 decode_msgpack = msgspec.msgpack.Decoder().decode
-_decode_requests = msgspec.json.Decoder(list[Request] | Request).decode
-_decode_requests_msgpack = msgspec.msgpack.Decoder(list[Request] | Request).decode
+_decode_plain = msgspec.json.Decoder(list[Plain] | Plain).decode
+_decode_plain_msgpack = msgspec.msgpack.Decoder(list[Plain] | Plain).decode
+_decode_whole = msgspec.json.Decoder(list[Whole] | Whole).decode
+_decode_whole_msgpack = msgspec.msgpack.Decoder(list[Whole] | Whole).decode
 
-MOST_LISTED: Final = 64  # characters of what is not known that are repeated
+LOOKED_AT: Final = 64  # bytes of a message, for a hint of what it holds
 
 
-def _requests(payload: bytes, msgpack: bool, decoder: Callable[[bytes], Any], max_depth: int) -> Requests:
-    try:
-        if msgpack or payload.count(b"{") + payload.count(b"[") > 3 * max_depth + 8:
+def _requests(payload: bytes, msgpack: bool, decoders: tuple[Callable[[bytes], Any], ...], max_depth: int) -> Requests:
+    """The requests of a message: decoded as plain writes if they look so, as what there is, or one by one."""
+    if msgpack or payload.count(b"{") + payload.count(b"[") > 3 * max_depth + 8:
+        try:
             decode(payload, msgpack, max_depth)  # for its depth
-        found = decoder(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Problem):
-        return _one_by_one(payload, msgpack, max_depth)
-    return found if type(found) is list else [found]
+        except Problem:
+            return _one_by_one(payload, msgpack, max_depth)
+    for decoder in decoders if payload.find(b"transact", 0, LOOKED_AT) > 0 else decoders[1:]:
+        try:
+            found = decoder(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        return found if type(found) is list else [found]
+    return _one_by_one(payload, msgpack, max_depth)
 
 
 def _one_by_one(payload: bytes, msgpack: bool, max_depth: int) -> Requests:
@@ -293,6 +316,6 @@ def _one_by_one(payload: bytes, msgpack: bool, max_depth: int) -> Requests:
     return apart if len(apart) > 1 else apart[:]
 
 
-def _converted(value: Any) -> Request:
-    request: Request = msgspec.convert(value, Request)
+def _converted(value: Any) -> Whole:
+    request: Whole = msgspec.convert(value, Whole)
     return request

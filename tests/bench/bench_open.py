@@ -15,8 +15,9 @@ from pathlib import Path
 from kantad.store.disk import RealDisk, place
 from kantad.store.log import reading
 from kantad.store.recovery import recover
+from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.framing import BinaryFrames, Framing, JsonLines
-from kantad.values.record import CHAIN_START, Codec, JsonCodec, MsgpackCodec
+from kantad.values.record import CHAIN_START
 
 SEED = b"\x01\x02\x03\x04"
 USERS = 10_000

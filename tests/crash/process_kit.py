@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.framing import BinaryFrames, Frame, Framing, JsonLines, detect
-from kantad.values.record import Change, Codec, JsonCodec, MsgpackCodec, Snapshot
+from kantad.values.record import Change, Snapshot
 
 READY = re.compile(rb"ready on http://[^:]+:(\d+) ")
 TIMEOUT = 20.0

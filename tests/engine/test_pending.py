@@ -2,7 +2,9 @@
 
 import json
 import random
+from collections.abc import Iterator
 from copy import deepcopy
+from itertools import islice, repeat
 from typing import Any
 
 import pytest
@@ -12,12 +14,18 @@ from kantad.values.patch import KeyOrders, Undo, apply
 from kantad.values.pointer import Path, lookup
 
 
-def done(state: dict[str, Any], orders: KeyOrders, patch: Any) -> Applied:
-    """A change that was applied."""
-    undo = Undo(orders)
-    kept = deepcopy(patch)
+def done(state: dict[str, Any], undo: Undo, patch: Any) -> Applied:
+    """A change that was applied, in the batch that has this undo list."""
+    mark, kept = len(undo.entries), deepcopy(patch)
     apply(state, patch, undo)
-    return Applied(1, b"", b"", kept, undo, (0, None))
+    return Applied(1, b"", b"", (), kept, undo, mark, (0, None))
+
+
+def batches(dice: random.Random, orders: KeyOrders) -> Iterator[Undo]:
+    """The undo lists of one change after another: of its batch, which has few of them or many."""
+    while True:
+        undo = Undo(orders)
+        yield from repeat(undo, dice.choice([1, 1, 2, 5]))
 
 
 def a_patch(dice: random.Random, state: dict[str, Any]) -> dict[str, Any]:
@@ -39,26 +47,29 @@ def test_what_is_below_a_path_shows_as_it_was_and_undoing_is_still_exact(most: i
         orders = KeyOrders(most)
         state: dict[str, Any] = {name: {f"k{n}": {"v": n} for n in range(size)} for name in "abc"}
         for _ in range(dice.randint(0, 5)):
-            done(state, orders, a_patch(dice, state))
-        before = deepcopy(state)
-        changes = [done(state, orders, a_patch(dice, state)) for _ in range(dice.randint(1, 12))]
+            done(state, Undo(orders), a_patch(dice, state))
+        before = [deepcopy(state)]
+        changes: list[Applied] = []
+        for undo in islice(batches(dice, orders), dice.randint(1, 12)):
+            changes.append(done(state, undo, a_patch(dice, state)))
+            before.append(deepcopy(state))
         after = json.dumps(state)
         for _ in range(4):
             paths: list[Path] = [(), ("a",), ("b", f"k{dice.randint(0, 80)}"), ("c", "k1", "v"), ("c", "none", "x")]
-            path = dice.choice(paths)
-            with hidden(state, changes, path):
-                shown, wanted = lookup(state, path), lookup(before, path)
+            path, first = dice.choice(paths), dice.randrange(len(before))
+            with hidden(state, changes[first:], path):
+                shown, wanted = lookup(state, path), lookup(before[first], path)
                 assert repr(shown) == repr(wanted)
             assert json.dumps(state) == after
         roll_back(changes)
-        assert json.dumps(state) == json.dumps(before)
+        assert json.dumps(state) == json.dumps(before[0])
 
 
 def test_a_look_below_a_wide_object_does_not_put_its_keys_in_order() -> None:
     state: dict[str, Any] = {"o": {f"k{n}": n for n in range(1000)}}
     keys = list(state["o"])
     orders = KeyOrders()
-    changes = [done(state, orders, {"o": {"$delete": [f"k{n}"]}}) for n in range(100)]
+    changes = [done(state, Undo(orders), {"o": {"$delete": [f"k{n}"]}}) for n in range(100)]
     with hidden(state, changes, ("o", "k5")):
         assert state["o"]["k5"] == 5
         assert list(state["o"])[-1] == "k0"

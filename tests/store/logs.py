@@ -4,9 +4,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.framing import BinaryFrames, Framing, JsonLines
 from kantad.values.patch import apply
-from kantad.values.record import CHAIN_START, Codec, JsonCodec, MsgpackCodec, chain_after
+from kantad.values.record import CHAIN_START, chain_after
 
 T0 = 1_750_000_000_000_000
 SEED = b"\x7b\xe1\x05\x99"

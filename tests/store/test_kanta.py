@@ -16,8 +16,11 @@ from kanta.serialization.base import replay
 from kantad.store.disk import RealDisk
 from kantad.store.log import open_log
 from kantad.store.recovery import Recovered, recover
+from kantad.store.verify import verify
 from kantad.values.content import decode_json, encode_json, same
 from kantad.values.diff import SAME, difference
+from kantad.values.errors import Damaged
+from kantad.values.framing import Frame
 from kantad.values.record import CHAIN_START, chain_after
 from tests.store.logs import FORMATS, T0, Maker, foreign_payload, parts
 
@@ -227,6 +230,97 @@ class TestPatterns:
         assert read(log).chain == chain_after(chain_after(CHAIN_START, first), second)
 
 
+def test_not_a_number_is_the_same_as_itself() -> None:
+    """kanta's MessagePack files may hold it; a snapshot of it is no damage."""
+    log = Maker("msgpack")
+    log.foreign({"a": float("nan"), "l": [float("inf"), float("nan")]})
+    log.snapshot()
+    log.change({"b": 1})
+    verified = verify(bytes(log.data), len(log.data), log.framing, log.codec)
+    assert verified.damage is None
+    assert verified.walk.replayer.rev == 2
+
+
+@pytest.mark.parametrize("diff", [{"$delete": [["a"]]}, {"$delete": {"a": 1}}, {"a": {"$delete": [{}]}}])
+def test_a_patch_that_makes_no_sense_is_damage_and_not_a_fault(log: Maker, diff: Any) -> None:
+    append(log, {"a": {"b": 1}})
+    append(log, diff)
+    append(log, {"c": 1})
+    with pytest.raises(Damaged, match="does not fit"):
+        read(log)
+
+
+def test_keys_that_json_does_not_have_are_refused_with_the_place() -> None:
+    log = Maker("msgpack", data=bytearray())
+    log.data = log.data[:4]
+    append(log, {"a": {None: 1}})
+    with pytest.raises(Damaged, match="no form in JSON"):
+        read(log)
+
+
+def test_a_torn_first_record_leaves_a_file_that_opens_again(tmp_path: Path) -> None:
+    """kanta begins a MessagePack file with a change, and four bytes alone would not tell the format."""
+    log = Maker("msgpack")
+    log.data = log.data[:4]
+    append(log, {"a": 1})
+    for size in range(8, len(log.data)):
+        path = tmp_path / f"{size}.kantadb"
+        path.write_bytes(log.data[:size])
+        for torn in (size - 4, 0):
+            found = opened(path)
+            assert (found.rev, found.state, found.torn) == (0, {}, torn)
+        file, found = open_log(str(path), "msgpack", RealDisk(), T0)
+        payload, chain = file.codec.change(T0, "on", {"b": 1}, found.chain)
+        file.append(file.framed([(payload, False)]))
+        file.sync()
+        file.close()
+        found = opened(path)
+        assert (found.rev, found.chain, found.state) == (1, chain, {"b": 1})
+
+
+def test_a_block_is_not_looked_at_for_each_record_of_another_program(log: Maker) -> None:
+    looked = []
+
+    class Counted(type(log.framing)):  # type: ignore[misc]
+        def changes(self, block: bytes, offset: int) -> list[bytes]:
+            looked.append(offset)
+            found: list[bytes] = super().changes(block, offset)
+            return found
+
+    for turn in range(50):
+        append(log, {"n": turn})
+    log.chain, log.rev, log.state = read(log).chain, 50, {"n": 49}
+    log.batch({"a": 1}, {"a": 2}, {"a": 3})
+    framing = Counted() if log.format == "json" else Counted(bytes(log.data[:4]))
+    found = recover(bytes(log.data), len(log.data), framing, log.codec)
+    assert (found.rev, found.state, found.hashed) == (53, {"n": 49, "a": 3}, 3)
+    assert len(looked) <= 2
+
+
+def test_a_clock_that_once_ran_ahead_does_not_make_a_start_search_for_every_record(log: Maker) -> None:
+    class Counted(bytes):
+        searched = 0
+
+        def rfind(self, *args: Any) -> int:
+            Counted.searched += 1
+            return super().rfind(*args)
+
+    log.micros += 10**13
+    append(log, {"first": 1})
+    log.micros -= 10**13
+    for turn in range(300):
+        append(log, {"n": turn})
+    whole = Counted(log.data)
+    assert recover(whole, len(whole), log.framing, log.codec).state == {"first": 1, "n": 299}
+    assert Counted.searched < 30
+    start = whole.index(b"n", len(whole) // 2)
+    for place in range(start, start + 200):  # an old copy is found all the same
+        framed = log.framing.next(whole, place, len(whole))
+        if isinstance(framed, Frame) and framed.payload[:1] in (b"{", b"\x83"):
+            data = whole + log.framing.frame(framed.payload, len(whole))
+            assert recover(data, len(data), log.framing, log.codec).torn == len(data) - len(whole)
+
+
 class TestAmbiguity:
     """Values that begin with `$$` are read differently by the dialects; see the format."""
 
@@ -263,6 +357,19 @@ class TestAmbiguity:
         snapshot(log, {"l": [1, 2, 3]}, r=5, k=1)
         append(log, {"l": {"$insert": [[0, "$$v"]]}})
         assert read(log).state == {"l": ["$v", 1, 2, 3]}
+
+    def test_both_readings_share_nothing_of_what_they_are_given(self, log: Maker) -> None:
+        append(log, {"a": "$$v"})
+        append(log, {"l": [1, 2, 3, 4], "o": {"n": {"m": 1}}})
+        append(log, {"l": {"$delete": [0]}})
+        append(log, {"l": {"$insert": [[0, "$$w"]]}, "o": {"n": {"$delete": ["m"]}}})
+        assert read(log).state == {"a": "$v", "l": ["$w", 2, 3, 4], "o": {"n": {}}}
+
+    @pytest.mark.parametrize("new", [{"5": "x"}, {"0": "x", "2": "y"}, {"01": 1}])
+    def test_an_object_that_names_no_element_of_the_list_before_it_is_that_object(self, log: Maker, new: Any) -> None:
+        append(log, {"l": [1, 2]})
+        append(log, {"l": new})
+        assert read(log).state == {"l": new}
 
     def test_replace_under_an_unknown_key_is_a(self, log: Maker) -> None:
         append(log, {"new": {"$replace": {"$$k": "$$v"}}})

@@ -2,13 +2,16 @@
 
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from kantad.store.disk import RealDisk
+from kantad.store.log import open_log
 from kantad.store.recovery import Recovered, recover
 from kantad.values.content import same
 from kantad.values.errors import Damaged
-from tests.store.logs import FORMATS, LOOKALIKE, Maker, Point, every_kind
+from tests.store.logs import FORMATS, LOOKALIKE, T0, Maker, Point, every_kind
 
 
 def read(log: Maker, data: bytes | None = None) -> Recovered:
@@ -324,6 +327,19 @@ class TestFirstWrite:
         log = Maker("json")
         found = read(log, bytes(5000))
         assert (found.rev, found.end, found.torn) == (0, 0, 5000)
+
+    @pytest.mark.parametrize("foreign", [False, True])
+    def test_a_binary_file_whose_beginning_became_zeros_is_damaged(self, foreign: bool, tmp_path: Path) -> None:
+        log = Maker("msgpack")
+        for turn in range(20):
+            (log.foreign if foreign else log.change)({f"k{turn}": "x" * 50})
+        path = tmp_path / "data.kantadb"
+        for size in (16, 100, 512):
+            data = bytes(size) + bytes(log.data[size:])
+            path.write_bytes(data)
+            with pytest.raises(Damaged):
+                open_log(str(path), None, RealDisk(), T0)
+            assert path.read_bytes() == data
 
     def test_another_json_file_is_refused(self) -> None:
         log = Maker("json")

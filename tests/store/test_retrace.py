@@ -11,9 +11,9 @@ from kantad.store.history import Unreadable
 from kantad.store.question import Answer, Question, Reply
 from kantad.store.recovery import recover
 from kantad.store.retrace import Gone, Retrace
+from kantad.values.codec import JsonCodec
 from kantad.values.content import encode_json, same
 from kantad.values.moment import time_text
-from kantad.values.record import JsonCodec
 from kantad.values.view import VALUE, View
 from tests.store.logs import FORMATS, T0, Maker, every_kind
 

@@ -1,6 +1,9 @@
 """`kantad dump`: the state now, at a revision, at a moment."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,6 +80,30 @@ def test_damage(log: Maker, tmp_path: Path) -> None:
     assert "kantad check" in ran.err
 
 
+def test_damage_before_a_moment(log: Maker, tmp_path: Path) -> None:
+    for offset in range(log.points[1].end + 2, log.points[2].end, 5):
+        path = stored(tmp_path, log, flipped(log, offset))
+        ran = command(dump, path, "--at", moment(T0 + 7 * 3))
+        assert (ran.status, ran.out) == (65, "")
+        assert "kantad check" in ran.err
+
+
+def test_before_the_file_begins_there_is_no_state_to_give(tmp_path: Path) -> None:
+    log = Maker("json")
+    log.rev, log.state, log.chain = 7, {"a": 1}, b"somechai"
+    log.snapshot()
+    path = stored(tmp_path, log)
+    assert command(dump, path, "--at", moment(T0 - 1)).status == 1
+    assert json.loads(command(dump, path, "--at", moment(T0)).out) == {"a": 1}
+
+
+def test_records_that_read_in_two_ways_are_read_as_what_follows_says(tmp_path: Path) -> None:
+    log = Maker("json")
+    log.foreign({"a": "$$v"})
+    log.foreign({"b": "$5"})  # a sign of kanta 0.9
+    assert json.loads(command(dump, stored(tmp_path, log), "--rev", "1").out) == {"a": "$$v"}
+
+
 def test_unsafe_characters_are_escaped_and_stay_json(tmp_path: Path) -> None:
     log = Maker("json")
     log.change({"k\u202e": "a\x9b\x1b[2J\u2028"})
@@ -90,3 +117,15 @@ def test_what_is_no_kantadb(tmp_path: Path) -> None:
     path.write_bytes(b"hello")
     assert command(dump, path).status == 65
     assert command(dump, tmp_path / "none").status == 65
+
+
+@pytest.mark.parametrize("name", ["dump", "check", "repair", "log"])
+def test_a_locale_that_is_not_utf_8_ends_no_command(name: str, tmp_path: Path) -> None:
+    log = Maker("json")
+    log.change({"é": "\U0001f600"})
+    path = stored(tmp_path, log).rename(tmp_path / "é.kantadb")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run([sys.executable, "-m", "kantad", name, path], capture_output=True, env=environment, check=True)
+    assert ran.stderr == b""
+    if name == "dump":
+        assert json.loads(ran.stdout) == {"é": "\U0001f600"}

@@ -20,7 +20,7 @@ from kantad.values.content import MISSING, same
 from kantad.values.lines import value_text
 from kantad.values.pointer import lookup, parse
 from kantad.values.record import cursor
-from tests.store.logs import FORMATS, T0, Maker, every_kind
+from tests.store.logs import FORMATS, T0, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, command, flipped, stored
 from tests.tools.test_dump import moment
 
@@ -213,6 +213,16 @@ def test_files_of_kanta_in_every_dialect(path: Path) -> None:
         last = command(tool, path, "--path", f"/{member}").out
         assert last
         assert not last.splitlines()[-1].endswith("✗"), value
+
+
+@pytest.mark.parametrize("gone", [{"a": 1}, [["a"]], [{}]])
+def test_a_line_that_makes_no_sense_is_damage(tmp_path: Path, gone: Any) -> None:
+    made = Maker("json")
+    made.foreign({"a": "$5"})
+    line = foreign_payload("json", made.micros + 1, {"b": "$6", "$delete": gone})
+    ran = command(tool, stored(tmp_path, made, bytes(made.data) + line + b"\n"))
+    assert ran.status == 65
+    assert "does not fit" in ran.err
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)

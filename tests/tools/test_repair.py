@@ -9,9 +9,11 @@ import pytest
 from kantad.store.disk import RealDisk
 from kantad.store.log import open_log
 from kantad.tools import check, repair
-from kantad.values.content import same
+from kantad.values.content import encode_msgpack, same
+from kantad.values.errors import Damaged
+from kantad.values.moment import datetime_of
 from tests.store.disks import Death, FaultyDisk
-from tests.store.logs import FORMATS, Maker, every_kind
+from tests.store.logs import FORMATS, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, broken, command, flipped, stored
 
 
@@ -125,6 +127,16 @@ def test_an_edited_record_is_adopted_as_it_is(tmp_path: Path) -> None:
     assert state_of(path) == (3, {"a": "edited by hand", "b": 2})
 
 
+def test_a_record_with_a_damaged_chain_value_is_adopted(tmp_path: Path) -> None:
+    log = Maker("json")
+    log.batch({"a": 1}, {"b": 2}, {"c": 3})
+    data = bytearray(log.data)
+    data[log.points[-2].end - 8] = ord("g")
+    path = stored(tmp_path, log, bytes(data))
+    mended(path, "--adopt")
+    assert state_of(path) == (3, {"a": 1, "b": 2, "c": 3})
+
+
 def test_records_of_another_program_are_adopted(log: Maker, tmp_path: Path) -> None:
     log.foreign({"f": 1})
     log.change({"z": 9})
@@ -132,6 +144,92 @@ def test_records_of_another_program_are_adopted(log: Maker, tmp_path: Path) -> N
     path = stored(tmp_path, log, flipped(log, hit))
     mended(path, "--adopt")
     assert same(state_of(path)[1], {**log.points[-4].state, "f": 1, "z": 9})
+
+
+def test_a_doubled_record_of_another_program_is_adopted_once(log: Maker, tmp_path: Path) -> None:
+    """One is behind what is whole, one behind what was adopted."""
+    log.foreign({"f": [1, 2, 3]})
+    log.change({"z": 8})
+    hit = log.points[-3].end
+    log.foreign({"f": {"$delete": [0]}})
+    double = foreign_payload(log.format, log.micros, {"f": {"$delete": [0]}})
+    log.data += log.framing.frame(double, len(log.data))
+    log.change({"z": 9})
+    for offset in (hit, log.points[-3].end):
+        path = stored(tmp_path, log, broken(log, offset))
+        mended(path, "--adopt")
+        assert state_of(path)[1]["z"] == 9
+    path = stored(tmp_path, log, broken(log, log.points[-4].end))
+    mended(path, "--adopt")
+    assert state_of(path)[1]["f"] == [2, 3]
+
+
+def test_what_was_applied_of_what_is_refused_is_not_adopted_upon(log: Maker, tmp_path: Path) -> None:
+    log.change({"o": {"l": [1, 2]}})
+    before = dict(log.state)
+    log.foreign({"o": {"l": {"$insert": [[0, 0]]}}})
+    nonsense = foreign_payload(log.format, log.micros + 1, {"first": 1, "o": {"l": {"$delete": [9]}}})
+    log.data += log.framing.frame(nonsense, len(log.data))
+    log.change({"z": 9})
+    path = stored(tmp_path, log)
+    assert command(check, path).status == 65
+    assert "did not fit" in mended(path, "--adopt").out
+    assert same(state_of(path)[1], {**before, "o": {"l": [0, 1, 2]}, "z": 9})
+
+
+def test_a_record_that_another_program_put_between_is_adopted_once(log: Maker, tmp_path: Path) -> None:
+    log.change({"l": [1, 2]})
+    inserted = foreign_payload(log.format, log.micros, {"l": {"$insert": [[0, 0]]}})
+    log.data += log.framing.frame(inserted, len(log.data))
+    log.change({"z": 9})  # which knows nothing of it
+    path = stored(tmp_path, log)
+    assert command(check, path).status == 65
+    mended(path, "--adopt")
+    assert same(state_of(path)[1], {**log.state, "l": [0, 1, 2]})
+
+
+def test_a_first_record_of_kanta_that_is_torn_leaves_a_file_that_opens(tmp_path: Path) -> None:
+    log = Maker("msgpack")
+    log.data = log.data[:4]
+    log.foreign({"a": 1})
+    for flags in ((), ("--adopt",)):
+        path = stored(tmp_path, log, bytes(log.data[:-5]))
+        mended(path, *flags)
+        assert state_of(path) == (0, {})
+
+
+def test_damage_before_a_snapshot_of_kanta_is_no_miscounted_revision(tmp_path: Path) -> None:
+    """Its revision is that of all records before it, which cannot be counted across a damaged frame."""
+    log = Maker("msgpack")
+    log.data = log.data[:4]
+    for turn in range(6):
+        log.foreign({"n": turn})
+    hit = log.points[-3].end
+    payload = encode_msgpack({"ts": datetime_of(log.micros), "v": 0, "state": log.state, "r": 6, "k": 1})
+    log.data += log.framing.frame(payload, len(log.data), True)
+    log.foreign({"n": 7})
+    path = stored(tmp_path, log, broken(log, hit))
+    ran = command(check, path)
+    assert ran.status == 65
+    assert "record 5, byte" in ran.err
+    assert "cannot be counted" in ran.err
+    with pytest.raises(Damaged, match="cannot be counted"):
+        state_of(path)
+    mended(path, "--adopt")
+    assert state_of(path)[1] == {"n": 7}
+
+
+def test_a_patch_that_fits_nothing_is_left_out_whole(log: Maker, tmp_path: Path) -> None:
+    log.change({"o": {"n": 1}})
+    hit = log.points[-1].end
+    log.change({"gone": 1})
+    log.foreign({"v": "$5"})
+    nonsense = foreign_payload(log.format, log.micros + 1, {"v": "$6", "o": {"n": "$2", "$delete": [["n"]]}})
+    log.data += log.framing.frame(nonsense, len(log.data))
+    log.change({"z": 9})
+    path = stored(tmp_path, log, broken(log, hit))
+    assert "1 did not fit" in mended(path, "--adopt").out
+    assert same(state_of(path)[1], {**log.points[-4].state, "v": "$5", "z": 9})  # which has no "gone" yet
 
 
 def test_changes_that_do_not_fit_are_left_out(log: Maker, tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def test_content_is_the_same_when_the_sorted_json_is(pair: tuple[Any, Any]) -> N
     assert (etag(one) == etag(other)) is same(one, other)
 
 
+def test_not_a_number_is_one_content() -> None:
+    assert same(float("nan"), -float("nan"))
+    assert same([float("nan")], [float("nan")])
+    assert not same(float("nan"), 1.0)
+    assert not same(1.0, float("nan"))
+
+
 def test_the_order_of_keys_is_not_content() -> None:
     assert same({"a": 1, "b": [2]}, {"b": [2], "a": 1})
     assert etag({"a": 1, "b": [2]}) == etag({"b": [2], "a": 1})

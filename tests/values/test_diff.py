@@ -10,8 +10,10 @@ from hypothesis import assume, given
 from kanta.diff import patch as kanta_patch
 
 from kantad.values.content import MISSING, same
-from kantad.values.diff import SAME, difference
+from kantad.values.diff import JSONDIFF_LEAST, JSONDIFF_TOTAL, SAME, difference
+from kantad.values.effect import effect
 from kantad.values.patch import apply
+from kantad.values.translate import json_patch, merge_patch
 from tests.values.documents import anything, has_command_key, object_pairs, pairs
 
 
@@ -99,6 +101,58 @@ def test_few_but_large_elements_are_compared_without_jsondiff() -> None:
     old = ["x" * 9000, "y" * 9000]
     new = ["y" * 9000, "z" * 9000]
     assert same(apply(deepcopy(old), deepcopy(difference(old, new))), new)
+
+
+def nested(depth: int, leaf: Any) -> Any:
+    """An array in an array, and so on, with the leaf in the innermost and something beside it at each level."""
+    for level in range(depth):
+        leaf = [level, leaf, "beside"]
+    return leaf
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: ["a", x], lambda x: ["a", x, "b"], lambda x: [{"k": x}]])
+def test_arrays_nested_as_deep_as_may_be_are_compared_at_once(wrap: Any) -> None:
+    old, new = 1, 2
+    for _ in range(120):
+        old, new = wrap(old), wrap(new)
+    assert same(apply(deepcopy(old), deepcopy(difference(old, new))), new)
+
+
+def test_nested_arrays_that_moved_are_compared_at_once() -> None:
+    old, new = nested(60, 1), nested(60, 2)
+    for _ in range(40):
+        old, new = ["a", old, old], [new, "a", old]
+        old, new = [old[1], "b"], ["b", new[0], new[2]]
+    assert same(apply(deepcopy(old), deepcopy(difference(old, new))), new)
+
+
+def test_jsondiff_is_asked_a_bounded_number_of_times_in_one_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    compare = jsondiff.diff
+    monkeypatch.setattr(jsondiff, "diff", lambda *args, **more: asked.append(1) or compare(*args, **more))
+    old = {str(i): [[j, 1] for j in range(30)] for i in range(1500)}
+    new = {str(i): [[j + 100, 1] for j in range(30)] for i in range(1500)}
+    operations = [{"op": "add", "path": f"/{key}", "value": value} for key, value in new.items()]
+    for compared in (
+        lambda: difference(old, new),
+        lambda: effect(old, deepcopy(new), 9),
+        lambda: merge_patch(old, deepcopy(new), 9),
+        lambda: json_patch(old, operations, 9),
+    ):
+        asked.clear()
+        assert same(apply(deepcopy(old), deepcopy(compared())), new)
+        assert 0 < len(asked) <= JSONDIFF_TOTAL // JSONDIFF_LEAST
+
+
+def test_a_row_that_came_between_others_is_inserted() -> None:
+    old = [[name, {"of": [name]}] for name in ("ada", "brian", "claude", "dennis")]
+    new = [*old[:2], ["$new", {"of": ["$$"]}], *old[2:]]
+    assert difference(old, new) == {"$insert": [[2, ["$$new", {"of": ["$$$"]}]]]}
+    new[4] = ["dennis", {"of": ["changed"]}]
+    assert difference(old, new) == {
+        "$insert": [[2, ["$$new", {"of": ["$$$"]}]]],
+        "4": {"1": {"of": ["changed"]}},
+    }
 
 
 def test_the_same_content_is_named_so() -> None:

@@ -221,6 +221,7 @@ def test_appending_is_an_insertion_at_the_end(root: dict[str, Any]) -> None:
     ("old", "patch", "code", "path"),
     [
         ({}, {"$unknown": 1}, "invalid_patch", "/$unknown"),
+        ([{"x": 1}], {"0": {"a": 1}, 0: {"b": 2}}, "invalid_patch", "/0"),
         ({"a": {}}, {"a": {"$add": 1}}, "invalid_patch", "/a/$add"),
         ({"a": 1}, {"a": {"b": {"$add": 1}}}, "invalid_patch", "/a/b/$add"),
         ({}, {"a": [{"$delete": ["x"]}]}, "invalid_patch", "/a/0/$delete"),

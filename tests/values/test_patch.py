@@ -148,6 +148,8 @@ def test_undo_takes_back_a_difference(pair: tuple[Any, Any]) -> None:
     [
         ({}, {"$insert": [[0, 1]]}),
         ({}, {"$unknown": 1}),
+        ({}, {"$delete": [["a"]]}),
+        ({}, {"$delete": {"a": 1}}),
         ({}, {"a": {"$insert": [[0, 1]]}}),
         ({"a": 1}, {"a": {"$insert": [[0, 1]]}}),
         ({"a": [1]}, {"a": {"1": 2}}),
@@ -219,6 +221,23 @@ def test_kantas_own_patches_are_read_verbatim(pair: tuple[Any, Any]) -> None:
     if patch is not None:
         merge_verbatim(old, json.loads(json.dumps(patch)))
     assert old == new
+
+
+@given(object_pairs)
+def test_undo_takes_back_a_verbatim_patch(pair: tuple[Any, Any]) -> None:
+    old, new = deepcopy(pair)
+    patch = kanta_diff(deepcopy(old), deepcopy(new))
+    undo = Undo(KeyOrders())
+    merge_verbatim(old, json.loads(json.dumps(patch or {})), undo)
+    undo.roll_back()
+    assert json.dumps(old) == json.dumps(pair[0])
+
+
+@pytest.mark.parametrize("value", [{None: 1}, [{"a": [{True: 1}]}]])
+def test_what_has_no_form_in_json_is_unfit(value: Any) -> None:
+    for spell in (marshal, unmarshal):
+        with pytest.raises(Unfit, match="no form in JSON"):
+            spell(value)
 
 
 @given(values)

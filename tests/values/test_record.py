@@ -10,23 +10,20 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kantad.values.codec import Codec, JsonCodec, MsgpackCodec, is_whole_snapshot
 from kantad.values.errors import Problem
 from kantad.values.moment import TimeText, micros_of, parse_time, time_text
 from kantad.values.record import (
     CHAIN_START,
     DECODE_ERRORS,
     Change,
-    Codec,
-    JsonCodec,
     Keyed,
-    MsgpackCodec,
     Snapshot,
     SnapshotHead,
     Step,
     chain_after,
     checksum,
     cursor,
-    is_whole_snapshot,
     parse_cursor,
 )
 from tests.values.documents import documents, nonsense

@@ -1,0 +1,312 @@
+"""How records are encoded: as JSON objects, or as MessagePack maps.
+
+A payload is encoded once, in parts: what stands around the patch is the same for many records,
+and so is what stands around a patch at a path. `h` is always last, so what is hashed is the parts
+as they are, and a payload is finished by a suffix of fixed length: `,"h":"9f2c..."}` in JSON,
+`a1 68 b0` and 16 bytes in MessagePack. Pure; the fields and the chain are in `record`.
+"""
+
+from binascii import hexlify
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import msgspec
+from blake3 import blake3
+
+from kantad.values.content import encode_json, encode_msgpack
+from kantad.values.moment import datetime_of, time_text
+from kantad.values.record import SNAPSHOT_KIND, Snapshot, SnapshotHead, checksum
+
+
+class Codec(Protocol):
+    """How records are encoded; times are microseconds since the epoch, `diff` is a patch."""
+
+    @property
+    def name(self) -> str:
+        """The format's name."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether values may be timestamps and bytes, and keys integers."""
+
+    def change(
+        self,
+        micros: int,
+        a: str,
+        diff: Any,
+        chain: bytes,
+        *,
+        v: int = 0,
+        u: str | None = None,
+        m: int | None = None,
+        id: str | None = None,
+        q: str | None = None,
+        b: int = 0,
+    ) -> tuple[bytes, bytes]:
+        """The payload of a change record, and the chain after it."""
+        opening, closing = self.ends(micros, a, v, u, m, id, q, b)
+        return self.finished((opening, self.encode(diff), closing), chain)
+
+    def ends(
+        self,
+        micros: int,
+        a: str,
+        v: int = 0,
+        u: str | None = None,
+        m: int | None = None,
+        id: str | None = None,
+        q: str | None = None,
+        b: int = 0,
+    ) -> tuple[bytes, bytes]:
+        """What stands before and behind the encoded patch in a change's payload, up to its `h`."""
+
+    @staticmethod
+    def encode(value: Any, /) -> bytes:
+        """A value, or a patch, as it stands in a record."""
+
+    @property
+    def end(self) -> bytes:
+        """What stands behind the one member of an encoded patch."""
+
+    @staticmethod
+    def step(key: str, /) -> bytes:
+        """What stands before the one member of an encoded patch, which has this key."""
+
+    def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
+        """The payload of a change of which these are the parts up to its `h`, and the chain after it."""
+
+    def snapshot(
+        self,
+        micros: int,
+        state: Any,
+        r: int,
+        chain: bytes,
+        *,
+        v: int = 0,
+        m: int | None = None,
+        ids: list[list[Any]] | None = None,
+    ) -> bytes:
+        """The payload of a snapshot record."""
+
+    def hashed(self, payload: bytes) -> bytes:
+        """The part of a change payload that enters the chain: all before `h`, or all where there is none."""
+
+    def chain_in(self, payload: bytes) -> bytes:
+        """The chain value that a change's payload, which must have one, ends with."""
+
+    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
+        """A change's payload, which has a chain value, with another one."""
+
+    def decode(self, payload: bytes, kind: type[Any]) -> Any:
+        """The record; raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError."""
+        return self.decoder(kind)(payload)
+
+    def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
+        """`decode` for one kind of record, to be called often."""
+
+
+class JsonCodec(Codec):
+    """Records as JSON objects."""
+
+    name = "json"
+    foreign = False
+    H_LENGTH: Final = 24  # ,"h":"0123456789abcdef"}
+    encode = staticmethod(encode_json)
+    end = b"}"
+
+    def __init__(self) -> None:
+        self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
+
+    def ends(
+        self,
+        micros: int,
+        a: str,
+        v: int = 0,
+        u: str | None = None,
+        m: int | None = None,
+        id: str | None = None,
+        q: str | None = None,
+        b: int = 0,
+    ) -> tuple[bytes, bytes]:
+        """See Codec."""
+        start = f'{{"ts":"{time_text(micros)}","a":{_quoted(a)}'
+        if v or u is not None or m is not None or id is not None:
+            start += _optional(v, u, m, id, q).decode()
+        return f'{start},"diff":'.encode(), b',"b":%d' % b if b else b""
+
+    @staticmethod
+    def step(key: str, /) -> bytes:
+        """See Codec."""
+        return b"{%b:" % encode_json(key)
+
+    def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
+        """See Codec."""
+        hashed = b"".join(parts)
+        chain = blake3(chain + hashed).digest(8)
+        return b'%b,"h":"%b"}' % (hashed, hexlify(chain)), chain
+
+    def snapshot(
+        self,
+        micros: int,
+        state: Any,
+        r: int,
+        chain: bytes,
+        *,
+        v: int = 0,
+        m: int | None = None,
+        ids: list[list[Any]] | None = None,
+    ) -> bytes:
+        """See Codec."""
+        hashed = b'{"ts":"%b","v":%d,"state":%b%b,"r":%d,"k":%d%b,"h":"%b"' % (
+            time_text(micros).encode(),
+            v,
+            encode_json(state),
+            _optional(0, None, m, None, None),
+            r,
+            SNAPSHOT_KIND,
+            b',"ids":' + encode_json(ids) if ids else b"",
+            chain.hex().encode(),
+        )
+        return b'%b,"s":"%b"}' % (hashed, checksum(hashed).encode())
+
+    def hashed(self, payload: bytes) -> bytes:
+        """See Codec."""
+        tail = payload[-self.H_LENGTH :]
+        if tail[:6] == b',"h":"' and tail[-2:] == b'"}':
+            return payload[: -self.H_LENGTH]
+        return payload
+
+    def chain_in(self, payload: bytes) -> bytes:
+        """See Codec."""
+        return bytes.fromhex(payload[-18:-2].decode())
+
+    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
+        """See Codec."""
+        return b'%b%b"}' % (payload[:-18], digits)
+
+    def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
+        """See Codec."""
+        decode = self._decoders.get(kind)
+        if decode is None:
+            decode = self._decoders[kind] = msgspec.json.Decoder(kind).decode
+        return decode
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    return encode_json(text).decode()
+
+
+def _optional(v: int, u: str | None, m: int | None, id: str | None, q: str | None) -> bytes:
+    parts = b""
+    if v:
+        parts += b',"v":%d' % v
+    if u is not None:
+        parts += b',"u":' + encode_json(u)
+    if m is not None:
+        parts += b',"m":"%b"' % time_text(m).encode()
+    if id is not None:
+        parts += b',"id":' + encode_json(id)
+    if q is not None:
+        parts += b',"q":' + encode_json(q)
+    return parts
+
+
+class MsgpackCodec(Codec):
+    """Records as MessagePack maps; times are timestamps."""
+
+    name = "msgpack"
+    foreign = True
+    H_LENGTH: Final = 19  # a1 68 b0 and 16 digits
+    encode = staticmethod(encode_msgpack)
+    end = b""
+
+    def __init__(self) -> None:
+        self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
+
+    def ends(
+        self,
+        micros: int,
+        a: str,
+        v: int = 0,
+        u: str | None = None,
+        m: int | None = None,
+        id: str | None = None,
+        q: str | None = None,
+        b: int = 0,
+    ) -> tuple[bytes, bytes]:
+        """See Codec."""
+        fields: dict[str, Any] = {"ts": datetime_of(micros), "a": a}
+        if v:
+            fields["v"] = v
+        if u is not None:
+            fields["u"] = u
+        if m is not None:
+            fields["m"] = datetime_of(m)
+        if id is not None:
+            fields["id"] = id
+        if q is not None:
+            fields["q"] = q
+        members = b"%c" % (0x80 + len(fields) + (3 if b else 2))  # with `diff`, `b` and `h`: a map of fewer than 16
+        return members + encode_msgpack(fields)[1:] + b"\xa4diff", b"\xa1b" + encode_msgpack(b) if b else b""
+
+    @staticmethod
+    def step(key: str, /) -> bytes:
+        """See Codec."""
+        return b"\x81" + encode_msgpack(key)
+
+    def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
+        """See Codec."""
+        hashed = b"".join(parts)
+        chain = blake3(chain + hashed).digest(8)
+        return b"%b\xa1h\xb0%b" % (hashed, hexlify(chain)), chain
+
+    def snapshot(
+        self,
+        micros: int,
+        state: Any,
+        r: int,
+        chain: bytes,
+        *,
+        v: int = 0,
+        m: int | None = None,
+        ids: list[list[Any]] | None = None,
+    ) -> bytes:
+        """See Codec."""
+        fields: dict[str, Any] = {"ts": datetime_of(micros), "v": v, "state": state}
+        if m is not None:
+            fields["m"] = datetime_of(m)
+        fields |= {"r": r, "k": SNAPSHOT_KIND}
+        if ids:
+            fields["ids"] = ids
+        fields |= {"h": chain.hex(), "s": "0123456789abcdef"}
+        hashed = encode_msgpack(fields)[: -self.H_LENGTH]
+        return b"%b\xa1s\xb0%b" % (hashed, checksum(hashed).encode())
+
+    def hashed(self, payload: bytes) -> bytes:
+        """See Codec."""
+        return payload[: -self.H_LENGTH] if payload[-self.H_LENGTH : -16] == b"\xa1h\xb0" else payload
+
+    def chain_in(self, payload: bytes) -> bytes:
+        """See Codec."""
+        return bytes.fromhex(payload[-16:].decode())
+
+    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
+        """See Codec."""
+        return payload[:-16] + digits
+
+    def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
+        """See Codec."""
+        decode = self._decoders.get(kind)
+        if decode is None:
+            decode = self._decoders[kind] = msgspec.msgpack.Decoder(kind).decode
+        return decode
+
+
+def is_whole_snapshot(codec: Codec, payload: bytes, snapshot: Snapshot | SnapshotHead) -> bool:
+    """Whether a snapshot's own checksum holds; one without `s` (kanta's) has none to fail."""
+    if snapshot.s is None:
+        return True
+    suffix = 24 if codec.name == "json" else 19
+    return checksum(payload[:-suffix]) == snapshot.s
