@@ -7,12 +7,12 @@ so readers that were left behind together are served from one reading.
 
 import asyncio
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kantad.engine.pending import Applied
 from kantad.store import canonical
 from kantad.store.history import Anchor, Unreadable
-from kantad.store.index import STEP, Index, Part
+from kantad.store.index import STEP, Index, Part, chain_behind
 from kantad.store.log import Log
 from kantad.store.recovery import Recovered
 from kantad.store.verify import Walk
@@ -20,6 +20,7 @@ from kantad.values.errors import Problem
 from kantad.values.record import CHAIN_START, chain_after
 
 KEPT_BYTES: Final = 4 << 20  # of blocks
+REPLAY_KEPT: Final = 10.0  # seconds that a replay, which holds a state, waits for the next block
 SLICE: Final = 0.003  # seconds of replay between two looks at everything else
 
 
@@ -49,6 +50,8 @@ class Backlog:
         self.lock = asyncio.Lock()
         self._blocks: OrderedDict[int, Block] = OrderedDict()
         self._bytes = 0
+        self._replay: canonical.Canonical | None = None  # of another program's records: blocks are asked for in order
+        self._forgetting: asyncio.TimerHandle | None = None
 
     def wrote(self, changes: list[Applied], end: int) -> None:
         """These changes were written, and the file ends behind them."""
@@ -105,8 +108,6 @@ class Backlog:
             data = await asyncio.to_thread(self.index.read, start, end)
             if self.index.scan(part, data):
                 return
-            if end >= part.end:
-                raise Unreadable(f"byte {start}")
             size *= 4
 
     def _expected(self, anchor: Anchor, end: int) -> int | None:
@@ -142,11 +143,7 @@ class Backlog:
                     continue
                 before, chain = payload, chain_after(chain or CHAIN_START, payload)
             else:
-                before = b""
-                own = codec.chain_in(payload)
-                if chain is not None and chain_after(chain, hashed) != own:
-                    raise Unreadable(f"byte {anchor.offset + frame.start}")
-                chain = own
+                before, chain = b"", chain_behind(codec, chain, payload, hashed, anchor.offset + frame.start)
             payloads.append(payload)
 
     def _doubled(self, data: bytes, anchor: Anchor, expected: int | None) -> bool:
@@ -158,18 +155,41 @@ class Backlog:
         return expected is not None and singles > expected
 
     async def _translate(self, block: Block) -> Block:
-        """The block with kanta's records made canonical: the log is replayed up to it."""
+        """The block, up to what is damaged, with kanta's records made canonical: the log is replayed up to it."""
         async with self.lock:
             loop = asyncio.get_running_loop()
             with self.log.buffer() as buffer:
-                walk = Walk(buffer, self.log.size, self.log.framing, self.log.codec)
+                replay = self._replay_before(block.first, buffer)
                 until = loop.time() + SLICE
                 payloads = list(block.payloads)
-                for rev, payload in canonical.Canonical(walk).payloads(block.last):
-                    if payload is not None and rev >= block.first:
-                        payloads[rev - block.first] = payload
-                    if loop.time() > until:
-                        await asyncio.sleep(0)
-                        until = loop.time() + SLICE
-                del walk
+                try:
+                    for rev, payload in replay.payloads(block.last):
+                        if payload is not None and rev >= block.first:
+                            payloads[rev - block.first] = payload
+                        if loop.time() > until:
+                            await asyncio.sleep(0)
+                            until = loop.time() + SLICE
+                    self._replay = replay
+                    self._forgetting = loop.call_later(REPLAY_KEPT, self._forget)
+                except Unreadable:
+                    if replay.walk.replayer.rev < block.first:
+                        raise
+                    del payloads[replay.walk.replayer.rev - block.first + 1 :]
+                finally:
+                    replay.walk.read_on_in(b"", 0)  # nothing holds the map
         return Block(block.first, payloads)
+
+    def _replay_before(self, rev: int, buffer: Any) -> canonical.Canonical:
+        """The last replay to go on with, where it stands before a revision, else a new one."""
+        replay = self._replay
+        self._forget()
+        if replay is None or replay.walk.replayer.rev >= rev:
+            return canonical.Canonical(Walk(buffer, self.log.size, self.log.framing, self.log.codec))
+        replay.walk.read_on_in(buffer, self.log.size)
+        return replay
+
+    def _forget(self) -> None:
+        self._replay = None
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None

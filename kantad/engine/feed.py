@@ -14,6 +14,7 @@ Nothing is sent that could be taken back: the ring holds published changes only,
 """
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -29,10 +30,13 @@ from kantad.values.event import Events, revision_of
 from kantad.values.narrow import UNCLEAR, UNTOUCHED, Verdict
 from kantad.values.pointer import Path
 
+logger = logging.getLogger("kantad")
+
 PORTION: Final = 32 << 10  # bytes of events made at once
 AT_ONCE: Final = 64  # readers served in one round of the loop
 HEARTBEAT: Final = 15.0  # seconds without other traffic
 KEPT_BYTES: Final = 8 << 20  # of what was made of the file's blocks
+ENTRY: Final = 500  # bytes that an entry of it costs besides its own: one may be empty, where a filter matches nothing
 
 
 class Made(NamedTuple):
@@ -155,7 +159,11 @@ class Feeds:
     def _pump(self) -> None:
         self._pumping = False
         for _ in range(min(AT_ONCE, len(self._ready))):
-            self._serve(self._ready.popleft())
+            reader = self._ready.popleft()
+            try:
+                self._serve(reader)
+            except Exception:
+                self._failed(reader)
         self._schedule()
 
     def _serve(self, reader: Reader) -> None:
@@ -235,6 +243,12 @@ class Feeds:
             self._send(reader, reader.encoding.event("end", cursor, b'"rev":%d%b}' % (reader.position, named)))
         reader.sink.ended(problem)
 
+    def _failed(self, reader: Reader) -> None:
+        """Serving a reader raised what it must not: it is told, and the others are served on."""
+        logger.exception("a fault while serving a feed behind revision %d", reader.position)
+        if not reader.finished:
+            self._end(reader, Problem("unavailable", "a fault of the server; it is in its log", retry_after=1))
+
     def _mark(self, reader: Reader) -> bytes:
         """The cursor of a reader's position; empty where it read nothing and stands in the file."""
         if reader.position == self.source.written.rev:
@@ -257,6 +271,9 @@ class Feeds:
                 reader.task = None
                 return self._end(reader, problem)
             self.snapshot(reader, "reset")
+        except Exception:
+            reader.task = None
+            return self._failed(reader)
         reader.task = None
         self._ready.append(reader)
         self._schedule()
@@ -325,11 +342,11 @@ class Feeds:
         reader.position = upto
 
     def _keep(self, key: tuple[Any, Filter, int, int], portion: tuple[bytes, int]) -> None:
+        old = self._kept.pop(key, None)  # somebody was faster
         self._kept[key] = portion
-        self._kept_bytes += len(portion[0])
+        self._kept_bytes += _cost(key, portion) - (0 if old is None else _cost(key, old))
         while self._kept_bytes > KEPT_BYTES:
-            _, (oldest, _) = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest)
+            self._kept_bytes -= _cost(*self._kept.popitem(last=False))
 
     async def payload(self, rev: int) -> bytes:
         """The record of a revision, out of the ring or the file; raises `Problem("history_gone")`."""
@@ -359,6 +376,10 @@ class Feeds:
         for reader in due:
             if reader.position == self.source.written.rev and reader.sink.free():
                 self.heartbeat(reader, cursor)
+
+
+def _cost(key: tuple[Any, Filter, int, int], portion: tuple[bytes, int]) -> int:
+    return ENTRY + len(portion[0]) + sum(60 + len(segment) for segment in key[1].path)
 
 
 __all__ = ["Encoding", "Feeds", "Filter", "Reader", "Sink"]

@@ -20,6 +20,7 @@ import msgspec
 
 from kantad.engine.pending import hidden
 from kantad.engine.retracer import Retracer
+from kantad.engine.shadow import TooLarge
 from kantad.store.answers import Answers
 from kantad.store.question import Answer, Question
 from kantad.values.content import MISSING
@@ -108,9 +109,14 @@ class Former:
             raise Problem("history_diverged", "rev is not a cursor of this history")
         return earlier
 
-    async def value_at(self, when: str | int, path: Path) -> Any:
-        """The value at a path as of a revision or cursor, a copy, or MISSING; raises `Problem`."""
+    async def value_at(self, when: str | int, path: Path, most: int | None = None) -> Any:
+        """The value at a path as of a revision or cursor, a copy, or MISSING; raises `Problem`.
+
+        Raises `TooLarge`, before it is decoded, where it has more than so many bytes.
+        """
         earlier = await self.show(when, path, BARE)
+        if most is not None and len(earlier.body) > most:
+            raise TooLarge
         return MISSING if earlier.tag is None else msgspec.msgpack.decode(earlier.body)
 
     async def revision_at(self, micros: int) -> int:

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from kantad.store.question import LENGTH, Answer, Question, decode_reply, message
 from kantad.values.errors import Problem
 
@@ -167,6 +169,8 @@ class Retracer:
             await self._failed(job, f"it took more than {self.timeout:.0f} s")
         except (OSError, EOFError) as error:
             await self._failed(job, f"its process ended ({type(error).__name__})")
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # of another version than this one, perhaps
+            await self._failed(job, f"its process answers otherwise than it should ({error})")
         except asyncio.CancelledError:
             job.fail(_shutting_down())
             raise

@@ -3,13 +3,14 @@
 Only the state of that time tells, and the past is dear to read. So the value is fetched once, at
 the deepest place above the path where the patch is clear, and brought on from there change by
 change: a reader that goes through a thousand moves in one array costs one look at the past. A few
-such values are kept, the last ones used, whoever they are for.
+such values are kept, the last ones used, whoever they are for. One that is large would hold up the loop
+while it is decoded; there the past is asked twice for what is at the path itself.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kantad.values.content import MISSING, copied, encode_json
 from kantad.values.event import Events
@@ -19,9 +20,21 @@ from kantad.values.pointer import Path, lookup
 
 KEPT: Final = 4
 NEAR: Final = 4096  # changes to go through rather than look at the past again
+MOST: Final = 256 << 10  # bytes of a value that is fetched for what is in it
+MOST_LARGE: Final = 256  # places that are known to be larger
 
-ValueAt = Callable[[int, Path], Awaitable[Any]]  # the value at a path as of a revision, or MISSING
 PayloadOf = Callable[[int], Awaitable[bytes]]  # the record of a revision
+
+
+class TooLarge(Exception):
+    """A value of the past has more bytes than are wanted."""
+
+
+class ValueAt(Protocol):
+    """How the past is asked."""
+
+    def __call__(self, when: int, path: Path, most: int | None = None) -> Awaitable[Any]:
+        """The value at a path as of a revision, or MISSING; raises `Problem`, and `TooLarge` over so many bytes."""
 
 
 class Shadow:
@@ -54,6 +67,7 @@ class Shadows:
     def __init__(self, events: Events, value_at: ValueAt, payload_of: PayloadOf) -> None:
         self.events, self.value_at, self.payload_of = events, value_at, payload_of
         self.kept: OrderedDict[Path, Shadow] = OrderedDict()
+        self.large: dict[Path, None] = {}
         self.turn = asyncio.Lock()
 
     async def part(self, rev: int, payload: bytes, path: Path) -> bytes | Verdict:
@@ -61,7 +75,14 @@ class Shadows:
         patch = self.events.diff(payload)
         place = _clear(patch, path)
         async with self.turn:
-            shadow = await self._before(rev, place)
+            try:
+                shadow = None if place in self.large else await self._before(rev, place)
+            except TooLarge:
+                shadow = None
+                self._note_large(place)
+            if shadow is None:
+                found = compared(await self.value_at(rev - 1, path), await self.value_at(rev, path))
+                return found if isinstance(found, Verdict) else encode_json(found)
             old = shadow.lookup(path)
             old = old if old is MISSING else copied(old)
             shadow.bring_on(patch)
@@ -74,11 +95,16 @@ class Shadows:
         if shadow is not None and shadow.rev < rev <= shadow.rev + NEAR:
             await self._bring_on(shadow, rev - 1)
         if shadow is None or shadow.rev != rev - 1:
-            shadow = Shadow(place, rev - 1, await self.value_at(rev - 1, place))
+            shadow = Shadow(place, rev - 1, await self.value_at(rev - 1, place, MOST))
         self.kept[place] = shadow
         if len(self.kept) > KEPT:
             self.kept.popitem(last=False)
         return shadow
+
+    def _note_large(self, place: Path) -> None:
+        if len(self.large) >= MOST_LARGE:
+            self.large.pop(next(iter(self.large)))
+        self.large[place] = None
 
     async def _bring_on(self, shadow: Shadow, rev: int) -> None:
         """As far as a revision, or to before a change that is not clear at its place."""

@@ -11,6 +11,7 @@ from kantad.store.history import Anchor
 from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
 from kantad.values.record import parse_cursor
+from kantad.values.view import BARE
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
@@ -34,7 +35,7 @@ async def position(engine: "Engine", given: str | int, name: str = "since") -> i
         raise Problem("history_diverged", f"{name} is ahead of this database, which is at revision {now}", rev=now)
     if rev < engine.backlog.oldest:
         raise gone(engine)
-    if digits is not None and (chain := await chain_at(engine, rev)) is not None and chain.hex() != digits:
+    if digits is not None and (await chain_at(engine, rev)).hex() != digits:
         raise Problem("history_diverged", f"{name} is not a cursor of this history")
     return rev
 
@@ -50,30 +51,36 @@ def gone(engine: "Engine") -> Problem:
     return Problem("history_gone", f"the log begins at revision {oldest}", reason="compacted", oldest=oldest)
 
 
-async def chain_at(engine: "Engine", rev: int) -> bytes | None:
-    """The chain at a held revision; None where the log does not tell (before the first record of a cut log)."""
+async def chain_at(engine: "Engine", rev: int) -> bytes:
+    """The chain at a held revision; raises `Problem("history_gone")` where the log is damaged there."""
     if rev == engine.written.rev:
         return engine.written.chain
-    if rev == engine.backlog.oldest:
-        first: Anchor = engine.backlog.index.parts[0].anchors[0]
-        return first.chain
+    for part in engine.backlog.index.parts:  # what begins behind damage begins here
+        begin: Anchor = part.anchors[0]
+        if rev == begin.rev and begin.chain is not None:
+            return begin.chain
+    if rev == engine.backlog.oldest:  # the snapshot that the log begins with says it
+        return (await engine.former.show(rev, ("",), BARE)).chain
     return engine.log.codec.chain_in(await engine.feeds.payload(rev))
 
 
 async def at(engine: "Engine", micros: int) -> int:
     """The last revision that is not after a time; raises `Problem("history_gone")` before the oldest one held."""
     decode = engine.log.codec.decoder(Labels)
+    if micros >= engine.micros:
+        return engine.written.rev
 
     async def time_of(rev: int) -> int:
         return micros_of(decode(await engine.feeds.payload(rev)).ts)
 
     low, high = engine.backlog.oldest, engine.written.rev  # low is not after it, what is behind high is
+    middle = engine.backlog.index.parts[0].last + 1  # what may be damaged stands before it
     while low < high:
-        middle = (low + high + 1) // 2
+        middle = middle if low < middle <= high else (low + high + 1) // 2
         if await time_of(middle) <= micros:
             low = middle
         else:
             high = middle - 1
     if low == engine.backlog.oldest and low > 0:
-        raise gone(engine)
+        await engine.former.revision_at(micros)  # which raises where the log begins after it
     return low

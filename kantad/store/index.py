@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.log import Log
 from kantad.store.recovery import Recovered
+from kantad.values.codec import Codec
 from kantad.values.framing import Frame, More
 from kantad.values.record import CHAIN_START, DECODE_ERRORS, SnapshotHead, chain_after
 
@@ -47,6 +48,7 @@ class Part:
         self.anchors = [begin]
         self.end, self.last = end, last  # the offset where it ends, and the last revision in it
         self.before = b""  # the record before the last anchor, where it was another program's
+        self.damage: Unreadable | None = None  # what stands behind the last anchor
 
     @property
     def scanned(self) -> bool:
@@ -121,44 +123,46 @@ class Index:
     def scan(self, part: Part, data: bytes) -> bool:
         """Note anchors in what was read for the next step; False if it holds no whole record: read more.
 
-        Raises `Unreadable`.
+        The chain is verified, so that revisions are never counted across damage. There the last anchor is
+        noted, and the part's `damage`. Raises that where it stood already.
         """
-        begin = part.anchors[-1]
-        chain, rev, before, noted = begin.chain, begin.rev, part.before, 0
-        stop = 0
+        if part.damage is not None:
+            raise part.damage
+        begin = last = part.anchors[-1]
+        before = part.before
+        try:
+            for last, before in self._places(part, data):
+                if last.offset - part.anchors[-1].offset >= SPACING:
+                    part.anchors.append(last)
+                    part.before = before
+            ended = begin.offset + len(data) >= part.end
+            if ended and last.offset < part.end and data[last.offset - begin.offset :].strip(b"\n"):
+                raise Unreadable(f"byte {last.offset}")
+            if ended and last.rev != part.last:
+                raise Unreadable(f"byte {part.end}: {part.last} changes were counted, {last.rev} stand there")
+        except Unreadable as error:
+            part.damage, ended = error, False
+        if ended:
+            last = Anchor(last.rev, part.end, last.chain)
+        if last.offset > part.anchors[-1].offset and (ended or part.damage is not None or part.anchors[-1] is begin):
+            part.anchors.append(last)
+            part.before = before
+        return ended or part.damage is not None or last is not begin
+
+    def _places(self, part: Part, data: bytes) -> Iterator[tuple[Anchor, bytes]]:
+        """The places behind each record of what was read, with the record where it was another program's."""
+        begin, codec = part.anchors[-1], self.log.codec
+        chain, rev, before = begin.chain, begin.rev, part.before
         for frame in self.frames(data, begin.offset):
-            stop = frame.end
+            payload = frame.payload
             if frame.snapshot:
                 chain, before = self._chain_of_snapshot(frame, chain), b""
-            else:
-                foreign = len(self.log.codec.hashed(frame.payload)) == len(frame.payload)
-                if foreign and frame.payload == before:
-                    continue  # kanta's doubled record counts once
-                try:
-                    chain = (
-                        chain_after(chain or CHAIN_START, frame.payload)
-                        if foreign
-                        else self.log.codec.chain_in(frame.payload)
-                    )
-                except ValueError:
-                    raise Unreadable(f"byte {begin.offset + frame.start}: its chain value is damaged") from None
-                rev, before = rev + 1, frame.payload if foreign else b""
-            if stop - noted >= SPACING:
-                noted = stop
-                part.anchors.append(Anchor(rev, begin.offset + stop, chain))
-                part.before = before
-        if begin.offset + len(data) >= part.end:
-            if begin.offset + stop < part.end and data[stop:].strip(b"\n"):
-                raise Unreadable(f"byte {begin.offset + stop}")
-            if noted < stop or not part.scanned:
-                part.anchors.append(Anchor(rev, part.end, chain))
-            if rev != part.last:
-                raise Unreadable(f"byte {part.end}: {part.last} changes were counted, {rev} stand there")
-            return True
-        if stop and not noted:
-            part.anchors.append(Anchor(rev, begin.offset + stop, chain))
-            part.before = before
-        return stop > 0
+            elif len(hashed := codec.hashed(payload)) < len(payload):
+                chain, before = chain_behind(codec, chain, payload, hashed, begin.offset + frame.start), b""
+                rev += 1
+            elif payload != before:  # kanta's doubled record counts once
+                chain, rev, before = chain_after(chain or CHAIN_START, payload), rev + 1, payload
+            yield Anchor(rev, begin.offset + frame.end, chain), before
 
     def frames(self, data: bytes, base: int) -> Iterator[Frame]:
         """The whole records in a part of the file that begins at `base`; raises `Unreadable`."""
@@ -177,4 +181,18 @@ class Index:
             head = self.log.codec.decode(frame.payload, SnapshotHead)
         except DECODE_ERRORS:
             raise Unreadable("a snapshot does not decode") from None
-        return bytes.fromhex(head.h) if head.h is not None else chain or CHAIN_START
+        if head.h is None or (chain is not None and head.h == chain.hex()):
+            return chain or CHAIN_START
+        if chain is not None:
+            raise Unreadable("a snapshot is not of the records before it")
+        return bytes.fromhex(head.h)
+
+
+def chain_behind(codec: Codec, chain: bytes | None, payload: bytes, hashed: bytes, place: int) -> bytes:
+    """The chain behind a record that says its own; raises `Unreadable` where that is another."""
+    if chain is None:
+        return codec.chain_in(payload)
+    chain = chain_after(chain, hashed)
+    if codec.with_chain(payload, chain.hex().encode()) != payload:  # as text: it may be no digits any more
+        raise Unreadable(f"byte {place}")
+    return chain

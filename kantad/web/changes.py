@@ -5,6 +5,8 @@ at a bound of bytes or after two seconds, whichever comes first, and then says w
 """
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -24,6 +26,9 @@ MOST_WAIT: Final = 60.0
 MOST_BYTES: Final = 8 << 20  # of one listing
 MOST_SECONDS: Final = 2.0  # of going through the log for one listing
 SLICE: Final = 0.004  # seconds between two looks at everything else
+MOST_DIGITS: Final = 19  # of a revision
+
+Turn = Callable[[], AbstractAsyncContextManager[None]]
 
 PARAMETERS: Final = (
     "since",
@@ -88,6 +93,7 @@ class Listing:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.tails: list[bytes] = []
+        self.rev = engine.written.rev  # the present one when it was last looked for changes
         self.next: str | None = None
 
     def members(self) -> bytes:
@@ -95,14 +101,17 @@ class Listing:
         following = b"null" if self.next is None else b'"%b"' % self.next.encode()
         return b'"changes":[%b],"rev":%d,"oldest":%d,"next":%b}' % (
             b",".join([b"{" + tail for tail in self.tails]),
-            self.engine.written.rev,
+            self.rev,
             self.engine.backlog.oldest,
             following,
         )
 
 
-async def list_changes(engine: Engine, asked: Asked) -> Listing:
-    """The changes that are asked for; holds the answer for `wait` seconds while there is none. Raises `Problem`."""
+async def list_changes(engine: Engine, asked: Asked, turn: Turn = nullcontext) -> Listing:
+    """The changes that are asked for; holds the answer for `wait` seconds while there is none. Raises `Problem`.
+
+    Going through the log is done in a `turn`; what was found is to be sent in the step that ends it.
+    """
     only(asked, "a listing", value=False)
     if not 0 <= asked.wait <= MOST_WAIT:
         raise Problem("invalid_parameter", f"wait is a number of seconds from 0 to {MOST_WAIT:.0f}", parameter="wait")
@@ -115,13 +124,17 @@ async def list_changes(engine: Engine, asked: Asked) -> Listing:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + asked.wait
     while True:
+        listing.rev = engine.written.rev
         high = await last_of(engine, asked.until)
+        listing.rev = max(listing.rev, high)  # an `until` may have been waited for
         if asked.order == "desc":
-            await _walk(listing, filter, limit, range(high, low, -1))
+            async with turn():
+                await _walk(listing, filter, limit, range(high, low, -1))
             return listing
-        await _walk(listing, filter, limit, range(low + 1, high + 1))
+        async with turn():
+            await _walk(listing, filter, limit, range(low + 1, high + 1))
         left = deadline - loop.time()
-        if listing.tails or listing.next or left <= 0 or engine.stopping or high < engine.written.rev:
+        if listing.tails or listing.next or left <= 0 or engine.stopping or high < listing.rev:
             return listing
         low = max(low, high)
         if engine.written.rev == high and not await engine.waiting.change(left):
@@ -131,9 +144,7 @@ async def list_changes(engine: Engine, asked: Asked) -> Listing:
 async def last_of(engine: Engine, until: int | str | None) -> int:
     """The last revision of a listing; raises `Problem` for a cursor of another history."""
     newest = engine.written.rev
-    if until is None:
-        return newest
-    if not place.is_time(until) and str(until).isdigit() and int(until) > newest:
+    if until is None or _is_ahead(str(until), newest):
         return newest
     try:
         return await place.position(engine, until, "until")
@@ -143,31 +154,53 @@ async def last_of(engine: Engine, until: int | str | None) -> int:
         return engine.backlog.oldest  # nothing is left of what was asked for
 
 
+def _is_ahead(text: str, newest: int) -> bool:
+    """Whether this is a plain revision that is not reached yet, however far away."""
+    return text.isascii() and text.isdigit() and (len(text) > MOST_DIGITS or int(text) > newest)
+
+
 async def _walk(listing: Listing, filter: Filter, limit: int, revs: range) -> None:
-    """Collect the changes among these revisions, and note where to go on if they are too many."""
+    """Collect the changes among these revisions, and note where to go on if they are too many.
+
+    Where the log is damaged on the way, what was collected up to there is given; going on from there is refused.
+    """
     feeds, loop = listing.engine.feeds, asyncio.get_running_loop()
     stop = loop.time() + MOST_SECONDS
     until = loop.time() + SLICE
     size = 0
     for rev in revs:
-        tail = await feeds.clear_tail(filter, rev, await feeds.payload(rev))
+        try:
+            tail = await feeds.clear_tail(filter, rev, await feeds.payload(rev))
+        except Problem as problem:
+            if problem.code != "history_gone" or rev == revs[0]:
+                raise
+            listing.next = await _following(listing.engine, rev - 1 if revs.step > 0 else rev)
+            return
         if tail is not None:
             listing.tails.append(tail)
             size += len(tail)
         now = loop.time()
         if len(listing.tails) == limit or size > MOST_BYTES or now > stop:
-            following = rev if revs.step > 0 else rev - 1
             if rev != revs[-1]:
-                listing.next = await _cursor(listing.engine, following)
+                listing.next = await _following(listing.engine, rev if revs.step > 0 else rev - 1)
             return
         if now > until:
             await asyncio.sleep(0)
             until = loop.time() + SLICE
 
 
+async def _following(engine: Engine, rev: int) -> str:
+    """The cursor of a revision; the bare revision where the log is damaged there."""
+    try:
+        return await _cursor(engine, rev)
+    except Problem as problem:
+        if problem.code != "history_gone":
+            raise
+        return str(rev)
+
+
 async def _cursor(engine: Engine, rev: int) -> str:
-    chain = await place.chain_at(engine, rev)
-    return str(rev) if chain is None else cursor(rev, chain)
+    return cursor(rev, await place.chain_at(engine, rev))
 
 
 class Start(NamedTuple):

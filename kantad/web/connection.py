@@ -288,6 +288,13 @@ class Connection(RequestHandler):
         elif self.transport is not None and len(self.held) <= HELD_MOST:
             self.transport.resume_reading()
 
+    def hang_up(self) -> None:
+        """Close when the client has taken what was sent, or does not take it for long."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None and transport.get_write_buffer_size():  # nobody looks at it any more
+            self._loop.call_later(self.patience.idle, transport.abort)
+
     async def drained(self) -> None:
         """Return when the client took enough of its earlier answers; raises ConnectionError if it is gone."""
         await self._drain_helper()

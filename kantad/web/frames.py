@@ -62,7 +62,9 @@ class Frames:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.pieces: list[bytes] = []  # of what is not whole yet
+        self.pieces: list[
+            bytearray
+        ] = []  # what is not whole yet, in one: many short pieces would cost twenty times that
         self.missing = 0  # bytes until it is worth looking again
         self.opcode = 0  # of the fragmented message
         self.fragments: list[bytes] | None = None
@@ -74,12 +76,11 @@ class Frames:
         if not self.pieces and self.fragments is None and (message := self._only(data)) is not None:
             return [message]
         if self.pieces:
-            self.pieces.append(data)
+            self.pieces[0] += data
             self.missing -= len(data)
             if self.missing > 0:
                 return []
-            data = b"".join(self.pieces)
-            self.pieces.clear()
+            data = bytes(self.pieces.pop())
         found: list[Message] = []
         try:
             self._read(data, found)
@@ -94,7 +95,7 @@ class Frames:
         while place < len(data):
             head = self._head(data, place)
             if head is None or head.end > len(data):
-                self.pieces.append(data[place:] if place else data)
+                self.pieces.append(bytearray(data[place:]))
                 self.missing = 1 if head is None else head.end - len(data)
                 break
             message = self._taken(head, data)

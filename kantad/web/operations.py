@@ -53,7 +53,7 @@ class Operations:
         """Handle requests in order, plain writes that stand together in one step; returns how many.
 
         A write that must look back at the log first is where it stops, to be handed in again when
-        the session goes on: nothing behind it may overtake it.
+        the session goes on: nothing behind it may overtake it. So are answers enough for one message.
         """
         lane: list[Plain | Transact] = []
         if self.engine.policy == "durable" and set(map(type, requests)) == {Plain}:
@@ -75,6 +75,8 @@ class Operations:
                     return place
             except Problem as problem:
                 self.session.answer(None if type(request) is Refused else request.id, problem_members(problem))
+            if self.session.parcel is not None and self.session.parcel.full:
+                return place + 1
         if lane:
             self.write_all(lane)
         return len(requests)
@@ -145,13 +147,14 @@ class Operations:
         self.session.answer(asked.id, _members(view, now, shown))
 
     async def _earlier(self, given: dict[str, str], path: Path, view: View) -> bytes:
-        found = await earlier(self.engine, given, path, view)
+        async with self.session.turn():
+            found = await earlier(self.engine, given, path, view)
         assert found is not None
         return _members(view, Visible(found.rev, found.chain), Shown(found.tag, found.body))
 
     async def changes(self, asked: Changes) -> bytes:
         """The members of a `changes`' answer."""
-        return (await list_changes(self.engine, asked)).members()
+        return (await list_changes(self.engine, asked, self.session.turn)).members()
 
     # -- following
 
@@ -160,16 +163,16 @@ class Operations:
         session = self.session
         session.subscriptions.check_room()
         only(asked, "a subscription", order="asc", wait=0.0)
-        session.subscriptions.starting += 1
+        session.subscriptions.starting.append(asked.id)
         session.later(asked.id, self._started(asked))
 
     async def _started(self, asked: Subscribe) -> bytes:
         subscriptions = self.session.subscriptions
         try:
-            start = await start_of(self.engine, asked)
+            async with self.session.turn():
+                subscriptions.start(asked, await start_of(self.engine, asked))
         finally:
-            subscriptions.starting -= 1
-        subscriptions.start(asked, start)
+            subscriptions.begun(asked.id)
         return b""
 
     # -- writing

@@ -1,19 +1,22 @@
 """The requests of one WebSocket message, and the answers that leave together.
 
-What waits for nothing is sent when all requests are handled; the answers of writes leave in one
-message when the last of them is acknowledged. Messages of one plain write each that arrived
-together are handled as one, too, and answered in a message each.
+What waits for nothing is sent when all requests are handled, or when it comes to `MOST_ANSWERS`, so that
+a short message cannot ask for more than memory holds; the answers of writes leave in one message when
+the last of them is acknowledged. Messages of one plain write each that arrived together are handled as
+one, too, and answered in a message each.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kantad.engine.pending import Batch
 from kantad.engine.proposal import Ack
 from kantad.values.errors import Problem
-from kantad.web.tongue import Refused, Request, problem_members
+from kantad.web.tongue import Requests, problem_members
 
 if TYPE_CHECKING:
     from kantad.web.session import Session
+
+MOST_ANSWERS: Final = 256 << 10  # bytes of answers that wait for the rest of their message
 
 
 class Parcel:
@@ -22,12 +25,13 @@ class Parcel:
     `singly`: they are plain writes, of a message each, and so are their answers.
     """
 
-    __slots__ = ("left", "now", "parts", "place", "requests", "session", "singly")
+    __slots__ = ("left", "now", "parts", "place", "requests", "session", "singly", "size")
 
-    def __init__(self, session: "Session", requests: list[Request | Refused], singly: bool = False) -> None:
+    def __init__(self, session: "Session", requests: Requests, singly: bool = False) -> None:
         self.session, self.requests, self.singly = session, requests, singly
         self.place = 0  # of the next to be handled
         self.now: list[Any] = []  # answers that wait for nothing
+        self.size = 0  # bytes of answers since some were sent
         self.parts: list[Part] = []  # answers of plain writes
         self.left = 1  # what these wait for: their batches, and that all requests are handled
 
@@ -53,11 +57,21 @@ class Parcel:
         self.left += 1
         return True
 
+    @property
+    def full(self) -> bool:
+        """Whether there are answers enough for now."""
+        return self.size > MOST_ANSWERS
+
+    def relieve(self) -> None:
+        """Send the answers that wait for nothing."""
+        now, self.now, self.size = self.now, [], 0
+        if now:
+            self.session.send(now, self.singly)
+
     def finished(self) -> None:
         """All of them are handled."""
         self.requests = []
-        if self.now:
-            self.session.send(self.now, self.singly)
+        self.relieve()
         self.one_less()
 
     def one_less(self) -> None:

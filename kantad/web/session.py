@@ -10,7 +10,8 @@ something to happen are refused.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from kantad.engine.engine import Engine
@@ -24,9 +25,10 @@ from kantad.web.frames import Fault, Frames, close_frame, frame
 from kantad.web.operations import Operations
 from kantad.web.parcel import Parcel
 from kantad.web.subscriptions import Subscriptions
-from kantad.web.tongue import Id, Plain, Refused, Request, Tongue, problem_members
+from kantad.web.tongue import Id, Plain, Requests, Tongue, problem_members
 
 AT_ONCE: Final = 128  # requests handled before others get their turn
+ABREAST: Final = 8  # requests whose answers may be large and are made beside others
 LINGER: Final = 1.0  # seconds for the client to answer a close frame
 MOST_CONTROLS: Final = 200  # pings and pongs in a second
 
@@ -35,11 +37,13 @@ class Session:
     """See the module. Also what aiohttp takes for the parser of the connection: `feed_data`, `feed_eof`."""
 
     __slots__ = (
+        "abreast",
         "closing",
         "connection",
         "controls",
         "engine",
         "frames",
+        "freed",
         "heard",
         "held",
         "holding",
@@ -69,6 +73,8 @@ class Session:
         self.queue: deque[Parcel] = deque()  # messages that are not handled yet, or not all of them
         self.parcel: Parcel | None = None  # what is being handled
         self.tasks: set[asyncio.Task[None]] = set()
+        self.abreast = asyncio.Semaphore(ABREAST)
+        self.freed = asyncio.Event()
         self.under_way = self.waiting = 0
         self.opened = self.closing = self.paused = self.holding = False
         self.held = b""  # what came before the handshake was answered
@@ -129,12 +135,13 @@ class Session:
         self.connection.faults.log("handling a message of a WebSocket")
         self.close(frames.INTERNAL, "a fault of the server; it is in its log")
 
-    def _arrived(self, requests: list[Request | Refused], alone: bool) -> None:
+    def _arrived(self, requests: Requests, alone: bool) -> None:
         """A message: one plain request is handled at once, or with others of its kind, all else in its turn."""
-        if len(requests) == 1:
+        if type(requests) is list and len(requests) == 1:
             write = type(requests[0]) is Plain and not alone
-            if write and self.queue and self.queue[-1].singly and len(self.queue[-1].requests) < AT_ONCE:
-                self.queue[-1].requests.append(requests[0])
+            last = self.queue[-1] if write and self.queue else None
+            if last is not None and last.singly and type(last.requests) is list and len(last.requests) < AT_ONCE:
+                last.requests.append(requests[0])
                 return
             free = not self.queue and self.under_way < self.most and not self.connection.writing_paused
             if free and not write and self.operations.handle_one(requests[0]):
@@ -162,7 +169,7 @@ class Session:
             except Fault as fault:
                 return self.close(fault.code, fault.why)
         self._end()
-        self.connection.force_close()
+        self.connection.hang_up()
         return None
 
     def close(self, code: int, why: str) -> None:
@@ -171,7 +178,7 @@ class Session:
             return
         self.connection.write(close_frame(code, why))
         self._end()
-        asyncio.get_running_loop().call_later(LINGER, self.connection.force_close)
+        asyncio.get_running_loop().call_later(LINGER, self.connection.hang_up)
 
     def _end(self) -> None:
         self.closing = True
@@ -197,7 +204,7 @@ class Session:
             self.connection.transport.abort()
         elif not self.closing:
             self.pinged = now
-            self.unanswered += 1
+            self.unanswered += not self.paused or self.connection.writing_paused  # else it is us who do not listen
             self.connection.write(frame(frames.PING, b""))
 
     # -- requests
@@ -219,6 +226,8 @@ class Session:
             if parcel.place == len(parcel.requests):
                 queue.popleft()
                 parcel.finished()
+            elif parcel.full:
+                parcel.relieve()
         self.parcel = None
         if queue and left <= 0 and not self.holding:
             asyncio.get_running_loop().call_soon(self.work)
@@ -257,6 +266,7 @@ class Session:
 
     def resumed(self) -> None:
         """See `Carried`."""
+        self.freed.set()
         self.subscriptions.resumed()
         self.work()
 
@@ -267,6 +277,7 @@ class Session:
         piece = self.tongue.answer(id, members)
         if self.parcel is not None:
             self.parcel.now.append(piece)
+            self.parcel.size += len(members)
         else:
             self.send([piece])
 
@@ -286,6 +297,7 @@ class Session:
     def proposed(self, ack: Ack | None, rev: int, id: Id, members: bytes) -> None:
         """Answer a write (or a refusal that shows state) when an answer that knows a revision may go out."""
         assert self.parcel is not None
+        self.parcel.size += len(members)
         self.under_way += self.parcel.wait_for(ack, rev, self.tongue.answer(id, members))
 
     def settled(self, data: bytes) -> None:
@@ -315,6 +327,15 @@ class Session:
         else:
             self.under_way += 1
         self._run(self._later(id, coroutine, waits))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn to make an answer that may be large: a few at once, while the client takes what it is sent."""
+        async with self.abreast:
+            while self.connection.writing_paused:
+                self.freed.clear()
+                await self.freed.wait()
+            yield
 
     async def _later(self, id: Id, coroutine: Coroutine[Any, Any, bytes], waits: bool) -> None:
         try:

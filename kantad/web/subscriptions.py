@@ -3,7 +3,6 @@
 They share the connection fairly: who finds it full waits in line until it has room again.
 """
 
-from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ class Subscription:
         if not owner.session.connection.writing_paused:
             return True
         if self.reader is not None:
-            owner.line.append(self.reader)
+            owner.line[self.reader] = None
         return False
 
     def send(self, data: bytes) -> None:
@@ -50,18 +49,19 @@ class Subscription:
 class Subscriptions:
     """See the module."""
 
-    __slots__ = ("by_id", "engine", "line", "session", "starting")
+    __slots__ = ("by_id", "engine", "line", "session", "starting", "unwanted")
 
     def __init__(self, engine: Engine, session: "Session") -> None:
         self.engine, self.session = engine, session
         self.by_id: dict[Id, Subscription] = {}
-        self.line: deque[Reader] = deque()  # who waits for room
-        self.starting = 0
+        self.line: dict[Reader, None] = {}  # who waits for room, each once, however often it is asked
+        self.starting: list[Id] = []  # requests whose place in the log is being looked for
+        self.unwanted: set[Id] = set()  # those of them that were unsubscribed meanwhile
 
     def check_room(self) -> None:
         """Raise the `Problem` of one too many."""
         most = self.session.limits.max_subscriptions
-        if len(self.by_id) + self.starting >= most:
+        if len(self.by_id) + len(self.starting) >= most:
             raise Problem("too_many", f"a connection has at most {most} subscriptions (--max-subscriptions)")
 
     def start(self, asked: Subscribe, start: Start) -> None:
@@ -86,6 +86,8 @@ class Subscriptions:
         self.by_id[sub] = subscription
         session.answer(asked.id, self._members(sub, position, start))  # events come behind it
         engine.feeds.add(reader)
+        if sub == asked.id and sub in self.unwanted:
+            self.stop(sub)
 
     def _members(self, sub: Id, position: int, start: Start) -> bytes:
         """The answer: where the feed begins, and what is there, if that was asked for."""
@@ -97,16 +99,24 @@ class Subscriptions:
         cursor = self.engine.written.cursor if start.cursor is None else start.cursor
         return b'"sub":%b,"rev":%d,"cursor":"%b"%b' % (encode_json(sub), position, cursor.encode(), shown)
 
+    def begun(self, id: Id) -> None:
+        """A request no longer looks for its place."""
+        self.starting.remove(id)
+        self.unwanted.discard(id)
+
     def stop(self, sub: Id) -> None:
-        """Follow no more; raises `Problem("not_found")`."""
+        """Follow no more, also where it has not begun yet; raises `Problem("not_found")`."""
         subscription = self.by_id.pop(sub, None)
+        if subscription is None and sub in self.starting and sub not in self.unwanted:
+            self.unwanted.add(sub)
+            return
         if subscription is None or subscription.reader is None:
             raise Problem("not_found", "there is no such subscription")
         self.engine.feeds.remove(subscription.reader)
 
     def resumed(self) -> None:
         """The connection has room: serve who waited longest first."""
-        line, self.line = self.line, deque()
+        line, self.line = self.line, {}
         for reader in line:
             self.engine.feeds.wake(reader)
 

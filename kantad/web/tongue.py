@@ -116,6 +116,34 @@ class Refused(msgspec.Struct):
     problem: Problem
 
 
+class Apart:
+    """The requests of a message of which not all are good: what each is, is found when its turn comes.
+
+    A message may hold millions of bad ones, and a refusal is longer than what it refuses.
+    """
+
+    def __init__(self, values: list[Any], max_depth: int) -> None:
+        self.values, self.max_depth = values, max_depth
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, places: slice) -> list[Request | Refused]:
+        return [self._found(value) for value in self.values[places]]
+
+    def _found(self, value: Any) -> Request | Refused:
+        try:
+            check_depth(value, self.max_depth)
+            found: Request = decoded(_converted, value)
+        except Problem as problem:
+            given = value.get("id") if type(value) is dict else None
+            return Refused(given if type(given) in (int, float, str) else None, problem)
+        return found
+
+
+Requests = list[Request | Refused] | Apart
+
+
 def problem_members(problem: Problem) -> bytes:
     """An error as the member `error` of an answer, without the opening brace."""
     body = problem.body()
@@ -126,7 +154,7 @@ def problem_members(problem: Problem) -> bytes:
 class Tongue(Protocol):
     """One of the formats."""
 
-    def requests(self, payload: bytes, opcode: int, max_depth: int) -> list[Request | Refused]:
+    def requests(self, payload: bytes, opcode: int, max_depth: int) -> Requests:
         """The requests of a message."""
 
     def answer(self, id: Id | None, members: bytes) -> Any:
@@ -172,7 +200,7 @@ class Events:
 class JsonTongue:
     """JSON in text frames."""
 
-    def requests(self, payload: bytes, opcode: int, max_depth: int) -> list[Request | Refused]:
+    def requests(self, payload: bytes, opcode: int, max_depth: int) -> Requests:
         """See `Tongue`."""
         if opcode != TEXT:
             return [Refused(None, Problem("invalid_json", "this connection speaks JSON in text frames"))]
@@ -214,7 +242,7 @@ class JsonTongue:
 class MsgpackTongue:
     """MessagePack in binary frames."""
 
-    def requests(self, payload: bytes, opcode: int, max_depth: int) -> list[Request | Refused]:
+    def requests(self, payload: bytes, opcode: int, max_depth: int) -> Requests:
         """See `Tongue`."""
         if opcode != BINARY:
             return [Refused(None, Problem("invalid_json", "this connection speaks MessagePack in binary frames"))]
@@ -262,9 +290,7 @@ _decode_whole_msgpack = msgspec.msgpack.Decoder(list[Whole] | Whole).decode
 LOOKED_AT: Final = 64  # bytes of a message, for a hint of what it holds
 
 
-def _requests(
-    payload: bytes, msgpack: bool, decoders: tuple[Callable[[bytes], Any], ...], max_depth: int
-) -> list[Request | Refused]:
+def _requests(payload: bytes, msgpack: bool, decoders: tuple[Callable[[bytes], Any], ...], max_depth: int) -> Requests:
     """The requests of a message: decoded as plain writes if they look so, as what there is, or one by one."""
     if msgpack or payload.count(b"{") + payload.count(b"[") > 3 * max_depth + 8:
         try:
@@ -280,21 +306,14 @@ def _requests(
     return _one_by_one(payload, msgpack, max_depth)
 
 
-def _one_by_one(payload: bytes, msgpack: bool, max_depth: int) -> list[Request | Refused]:
+def _one_by_one(payload: bytes, msgpack: bool, max_depth: int) -> Requests:
     """The requests of a message of which not all are good."""
     try:
         value = decode(payload, msgpack, len(payload))
     except Problem as problem:
         return [Refused(None, problem)]
-    found: list[Request | Refused] = []
-    for each in value if type(value) is list else [value]:
-        try:
-            check_depth(each, max_depth)
-            found.append(decoded(_converted, each))
-        except Problem as problem:
-            given = each.get("id") if type(each) is dict else None
-            found.append(Refused(given if type(given) in (int, float, str) else None, problem))
-    return found
+    apart = Apart(value if type(value) is list else [value], max_depth)
+    return apart if len(apart) > 1 else apart[:]
 
 
 def _converted(value: Any) -> Whole:

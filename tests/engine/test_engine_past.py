@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from typing import Any
@@ -262,6 +263,19 @@ async def test_a_process_that_cannot_start_or_hangs_is_unavailable(database: Dat
         problem = await refused(former, 20)
         assert (problem.code, problem.more["retry_after"]) == ("unavailable", 1)
         assert former.retracer.worker is None
+
+
+async def test_a_process_that_answers_nonsense_is_unavailable_each_time(
+    database: Database, formers: list[Former]
+) -> None:
+    engine = database.open()
+    await history(engine, 50)
+    for reply in (b"\xc1nonsense", b"\x81\xa3rev\xa1x", b"\x81\xa4code\xa1\xff"):
+        program = f"import os; os.write(0, {len(reply).to_bytes(8, 'little') + reply!r})"
+        command = [sys.executable, "-c", program]
+        formers.append(former := Former(engine, inline=0, retracer=Retracer(command=command)))
+        for _ in range(2):
+            assert (await asyncio.wait_for(refused(former, 20), 10)).code == "unavailable"
 
 
 async def test_an_idle_process_ends_and_the_next_question_starts_one(database: Database, formers: list[Former]) -> None:

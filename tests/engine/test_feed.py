@@ -1,14 +1,18 @@
 """What feeds promise: in order, each change once, no gap, the exact value at a path at every revision."""
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
 
+from kantad.engine import feed, shadow
 from kantad.engine.filter import Filter
+from kantad.engine.proposal import Proposal
+from kantad.engine.reader import Reader
 from kantad.values.moment import micros_of, parse_time
 from tests.engine.engine_kit import Database, delete, eventually, flushed, put
-from tests.engine.feed_kit import Follower, History, check
+from tests.engine.feed_kit import Collector, Follower, History, Lines, check
 
 TINY = 1500  # bytes of ring: a few changes
 
@@ -37,6 +41,34 @@ async def test_events_below_any_path_give_the_value_at_every_revision(either: Da
         check(follower.events, history.texts, follower.filter.path, follower.start, engine.rev)
     records = [(event["rev"], event["cursor"]) for event in everything.events]
     assert records == [(rev, f"{rev}-{chain.hex()}") for rev, chain in enumerate(history.chains) if rev]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_so_they_do_where_what_is_above_the_path_is_too_large_to_fetch(
+    either: Database, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "MOST", 10)
+    engine = either.open(ring_bytes=TINY)
+    history = History(engine, seed)
+    await history.run(120)
+    followers = [Follower(engine, 0, Filter(history.some_path())) for _ in range(20)]
+    for follower in followers:
+        await follower.caught_up()
+        check(follower.events, history.texts, follower.filter.path, 0, engine.rev)
+    assert engine.feeds.shadows.large
+
+
+async def test_a_large_array_is_not_fetched_for_one_element(database: Database) -> None:
+    engine = database.open(ring_bytes=TINY)
+    put(engine, "/list", [{"n": number, "text": "x" * 1000} for number in range(500)])
+    for number in range(20):
+        engine.transact(Proposal(("list",), "patch", {"$insert": [[0, {"n": -number}]]}))
+    put(engine, "/else", 1)
+    await flushed(engine)
+    follower = Follower(engine, 1, Filter(("list", "3", "n")))
+    await follower.caught_up()
+    assert [event["diff"]["$replace"] for event in follower.events] == [2, 1, 0, *(-n for n in range(1, 17))]
+    assert not engine.feeds.shadows.kept
 
 
 async def test_a_feed_goes_on_over_a_restart(either: Database) -> None:
@@ -240,3 +272,50 @@ async def test_a_removed_reader_gets_nothing_more(database: Database) -> None:
     assert (len(follower.events), len(other.events), follower.sink.over) == (1, 2, False)
     assert engine.feeds.readers == {other.reader}
     assert engine.interest.paths == 1
+
+
+async def test_what_was_made_of_blocks_is_bounded_also_where_nothing_was(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "KEPT_BYTES", 20_000)
+    engine = database.open(ring_bytes=TINY)
+    for number in range(300):
+        put(engine, "/a", "x" * 1000 + str(number))
+        await flushed(engine)
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            follower = Follower(engine, 0, Filter((), None, f"nobody {number}"))
+            await follower.caught_up()
+            engine.feeds.remove(follower.reader)
+            if number == 50:
+                before = tracemalloc.get_traced_memory()[0]
+        assert tracemalloc.get_traced_memory()[0] - before < 150_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("ring", [TINY, 4 << 20], ids=["file", "memory"])
+async def test_a_fault_ends_the_feed_that_it_happened_in_and_says_so(
+    database: Database, ring: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(Lines):
+        key = "faulty"
+
+        def changes(self, tails: list[bytes]) -> bytes:
+            raise ZeroDivisionError
+
+    engine = database.open(ring_bytes=ring)
+    for number in range(20):
+        put(engine, "/a", str(number) * 500)
+        await flushed(engine)
+    faulty, sound = Collector(), Follower(engine, 0)
+    engine.feeds.add(Reader(Filter(), Faulty(), faulty, 0))
+    late = Follower(engine, 0)
+    for follower in (sound, late):
+        await follower.caught_up()
+        assert len(follower.events) == 20
+    await eventually(lambda: faulty.over)
+    assert faulty.problem is not None
+    assert faulty.problem.code == "unavailable"
+    assert "a fault while serving a feed" in caplog.text

@@ -1,6 +1,7 @@
 """`GET /v1/changes` as a listing, held against the changes that were made; and the same over a WebSocket."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from kantad.engine.ring import RING_BYTES
+from kantad.store import canonical
 from kantad.values.content import MISSING, copied, decode_json, same
 from kantad.values.patch import apply
 from kantad.values.pointer import format, lookup
@@ -169,6 +171,8 @@ async def test_a_websocket_lists_the_same(unstarted: Serving) -> None:
         ("since=x", "invalid_parameter", "since"),
         ("since=now", "invalid_parameter", "since"),
         ("since=-1", "invalid_parameter", "since"),
+        ("until=%C2%B2", "invalid_parameter", "until"),
+        ("until=%D9%A3", "invalid_parameter", "until"),
         ("since=99", "history_diverged", None),
         ("since=1-0000000000000000", "history_diverged", None),
         ("until=1-0000000000000000", "history_diverged", None),
@@ -198,6 +202,71 @@ async def test_what_makes_no_sense_is_refused(serving: Serving, query: str, code
     streamed = await serving.ask("GET", f"/v1/changes?{query}", None, "Accept: application/x-ndjson")
     if query not in ("value=true",):
         assert streamed.code == code
+
+
+@pytest.mark.parametrize("digits", [1, 2, 19, 20, 5000])
+async def test_an_until_may_be_as_far_ahead_as_it_likes(serving: Serving, digits: int) -> None:
+    await serving.put("/a", 1)
+    assert [change["rev"] for change in (await listed(serving, until="9" * digits))["changes"]] == [1]
+
+
+async def test_the_revision_of_a_listing_is_that_up_to_which_it_looked(unstarted: Serving) -> None:
+    await grown(unstarted, 100, ring=2000)
+    await unstarted.restart(ring_bytes=2000)
+    peer = await Peer.open(unstarted)
+    async with unstarted.engine.backlog.lock:  # the file is not read meanwhile
+        peer.send({"id": 1, "op": "changes", "limit": 10_000}, {"id": 2, "op": "changes", "path": "/nothing"})
+        assert (await peer.ask("ping"))["rev"] == 100
+        await unstarted.put("/late", 1)
+    for number in (1, 2):
+        answer = await peer.answer(number)
+        assert (answer["next"], answer["rev"]) == (None, 100)
+        assert [change["rev"] for change in answer["changes"]] == ([*range(1, 101)] if number == 1 else [])
+    assert [change["rev"] for change in (await listed(unstarted, since=100))["changes"]] == [101]
+
+
+async def test_what_comes_during_the_search_does_not_end_a_wait(unstarted: Serving) -> None:
+    await grown(unstarted, 100, ring=2000)
+    await unstarted.restart(ring_bytes=2000)
+    peer = await Peer.open(unstarted)
+    async with unstarted.engine.backlog.lock:
+        peer.send({"id": "w", "op": "changes", "path": "/wanted", "wait": 30})
+        await peer.ask("ping")
+        await unstarted.put("/late", 1)
+    await unstarted.put("/late", 2)
+    await unstarted.put("/wanted", 1)
+    assert [change["rev"] for change in (await peer.answer("w"))["changes"]] == [103]
+
+
+def kanta_lines(count: int) -> list[str]:
+    """Records as kanta 0.1 to 0.8 wrote them."""
+    head = '{"ts":"2025-01-01T00:00:00.000000Z","a":"x","diff":{"k":{"$replace":{"n":'
+    return [f'{head}{number},"s":"{"x" * 500}"}}}}}}}}\n' for number in range(count)]
+
+
+async def test_a_doubled_record_of_kanta_is_one_change_that_did_what_it_did(unstarted: Serving) -> None:
+    lines = kanta_lines(6)
+    lines.insert(3, lines[2])
+    Path(unstarted.path).write_text("".join(lines))
+    await unstarted.start(ring_bytes=1000)
+    found = await everything(unstarted, path="/k/n")
+    assert [change["diff"] for change in found] == [{"$replace": number} for number in range(6)]
+
+
+async def test_blocks_of_another_program_s_records_are_read_in_one_replay(
+    unstarted: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(unstarted.path).write_text("".join(kanta_lines(1000)))
+    begun: list[Any] = []
+    made = canonical.Canonical
+    monkeypatch.setattr(canonical, "Canonical", lambda walk: begun.append(walk) or made(walk))
+    await unstarted.start(ring_bytes=1000)
+    assert [change["diff"] for change in await everything(unstarted, path="/k/n")] == [
+        {"$replace": number} for number in range(1000)
+    ]
+    assert len(begun) == 1
+    await unstarted.put("/k/n", 0)
+    assert [change["rev"] for change in await everything(unstarted, path="/k/n", since=10)] == list(range(11, 1002))
 
 
 async def test_head_is_a_listing_without_its_body(serving: Serving) -> None:

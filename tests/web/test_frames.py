@@ -1,6 +1,7 @@
 """RFC 6455 section 5, frame by frame: what is sent in any pieces arrives, what is forbidden has its close code."""
 
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -174,3 +175,15 @@ def test_messages_before_a_broken_frame_are_given_first() -> None:
     assert reader.feed(frame(TEXT, b"a") + frame(PING, b"b") + frame(3)) == [(TEXT, b"a"), (PING, b"b")]
     assert reader.fault is not None
     assert reader.fault.code == 1002
+
+
+def test_a_message_in_short_pieces_costs_about_its_own_bytes() -> None:
+    reader = Frames(1 << 20)
+    reader.feed(b"\x82\xff" + (1 << 20).to_bytes(8) + bytes(4))
+    tracemalloc.start()
+    try:
+        for _ in range(100_000):
+            reader.feed(bytes(bytearray(b"xyz")))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -8,6 +8,7 @@ import pytest
 
 from kantad.engine import feed
 from kantad.values.content import copied, same
+from kantad.values.moment import micros_of, time_text
 from kantad.values.patch import apply
 from kantad.web.connection import Patience
 from tests.engine.engine_kit import eventually
@@ -203,6 +204,22 @@ async def test_what_the_log_no_longer_holds_is_gone_or_reset(unstarted: Serving,
     assert (await peer.ask("subscribe", since=3))["error"]["code"] == "history_gone"
     answer = await peer.ask("subscribe", since=3, value=True, path="/a/x")
     assert (answer["reset"], answer["value"], answer["rev"]) == (True, 56, 56)
+
+
+async def test_the_revision_that_a_log_begins_with_has_a_cursor_and_a_time(unstarted: Serving) -> None:
+    await cut_log(unstarted, Path(unstarted.path))
+    mark = (await unstarted.ask("GET", "/v1/data?rev=50")).headers["kanta-cursor"]
+    for late in (False, True):  # the start began with that snapshot, or with a later one
+        if late:
+            await unstarted.ask("POST", "/v1/snapshot")
+            await unstarted.restart()
+        assert (await unstarted.ask("GET", f"/v1/changes?since={mark}")).json["changes"][0]["rev"] == 51
+        assert (await unstarted.ask("GET", "/v1/changes?since=50-0000000000000000")).code == "history_diverged"
+        first = (await unstarted.ask("GET", "/v1/changes?limit=1")).json["changes"][0]
+        moment = time_text(micros_of(first["ts"]) - 1)
+        assert (await unstarted.ask("GET", f"/v1/data?at={moment}")).headers["kanta-cursor"] == mark
+        assert (await unstarted.ask("GET", f"/v1/changes?since={moment}&limit=1")).json["changes"] == [first]
+        assert (await unstarted.ask("GET", "/v1/changes?since=2000-01-01T00:00:00Z")).code == "history_gone"
 
 
 async def test_a_reader_that_goes_leaves_nothing(serving: Serving) -> None:
