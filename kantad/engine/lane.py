@@ -79,7 +79,12 @@ def _write_each(
             place = path, opened, closed = place_of(write.path)
             member = None if watched else one_member(root, path, patch)
             if member is None:
-                target, patch = written(root, path, patch, False, engine.max_depth, engine.foreign)
+                under, patch = written(root, path, patch, False, engine.max_depth, engine.foreign)
+            else:
+                target, key, old = member
+                value = patch[key]
+                if type(old) is type(value) and old == value:
+                    patch = SAME
         except Problem as problem:
             results.append(problem)
             continue
@@ -87,13 +92,12 @@ def _write_each(
             results.append(Outcome(rev, chain, before[0], False))
             continue
         if member is None:
-            change = make(engine, ends, place, target, patch, rev + 1, chain, before)
+            change = make(engine, ends, place, under, patch, rev + 1, chain, before)
         else:
             payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
             change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
-            target, key, old = member
             undo.entries.append((SET, target, key, old, None))
-            target[key] = patch[key]
+            target[key] = value
         rev, chain = change.rev, change.chain
         group = group or rev
         changes.append(change)

@@ -174,7 +174,7 @@ def _makes_object(patch: Any) -> bool:
 
 
 def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, Any], str, Any] | None:
-    """Where a patch does nothing but give one member of an object another scalar: the object, the key, the old value.
+    """Where a patch does nothing but assign a scalar to a member that is there: the object, the key, the old value.
 
     The commonest write. None where it is anything else, and then nothing is said of it.
     """
@@ -192,7 +192,7 @@ def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, 
         return None
     kind = type(value)
     plain = -SAFE < value < SAFE if kind is int else value[:1] != "$" if kind is str else kind in (bool, NoneType)
-    return (target, key, old) if plain and (type(old) is not kind or old != value) else None
+    return (target, key, old) if plain else None
 
 
 def written(
@@ -204,7 +204,9 @@ def written(
     """
     found = None if put else one_member(root, path, body)
     if found is not None:
-        return found[0], body
+        target, key, before = found
+        value = body[key]
+        return (None, SAME) if type(before) is type(value) and before == value else (target, body)
     old: Any = root
     try:
         for segment in path:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
-from kantad.engine.pending import Applied
 from kantad.engine.preconditions import look_back, looks_back
 from kantad.engine.proposal import Outcome, Proposal
 from kantad.engine.visible import Visible
@@ -192,7 +191,7 @@ class Operations:
         )
 
     def write_all(self, lane: list[Plain | Transact]) -> None:
-        """Plain proposals: their answers wait for the batch."""
+        """Plain proposals: their answers wait for the batch that the last of them is in, or for what they know of."""
         engine, session = self.engine, self.session
         asked_for = [asked.id for asked in lane]
         try:
@@ -205,12 +204,10 @@ class Operations:
         if batch is not None:
             session.written(batch, session.tongue.written(asked_for, results, time_text(engine.micros)))
         for id, result in zip(asked_for, results, strict=True):
-            if type(result) is Applied:
-                continue
-            if isinstance(result, Outcome):
-                session.proposed(None, result.rev, id, encode_json(outcome_body(result))[1:])
-            elif isinstance(result, Problem):
+            if type(result) is Problem:
                 self._refuse(id, result)
+            elif type(result) is Outcome and batch is None:
+                session.proposed(None, result.rev, id, encode_json(outcome_body(result))[1:])
 
     def transact(self, asked: Transact) -> bool:
         """Propose a change; the answer waits for its acknowledgement. False where it must look back first."""

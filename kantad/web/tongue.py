@@ -12,13 +12,14 @@ import msgspec
 
 from kantad.engine.lane import Result
 from kantad.engine.pending import Applied
+from kantad.engine.proposal import Outcome
 from kantad.values.content import decode_json, encode_json, encode_msgpack
 from kantad.values.errors import Problem
 from kantad.values.record import cursor
 from kantad.web.body import check_depth, decode, decoded
 from kantad.web.changes import Asked
 from kantad.web.frames import BINARY, TEXT, frame, payload_of
-from kantad.web.writing import Conditions
+from kantad.web.writing import Conditions, outcome_body
 
 Id = int | float | str
 
@@ -161,7 +162,7 @@ class Tongue(Protocol):
         """An answer with these members, JSON text without the opening brace."""
 
     def written(self, ids: list[Id], results: list[Result], ts: str) -> list[Any]:
-        """The answers of those plain writes that changed something."""
+        """The answers of those plain writes that were not refused; `ts` is that of the changes."""
 
     def id_of(self, piece: Any) -> Id:
         """The request that a piece answers."""
@@ -214,11 +215,13 @@ class JsonTongue:
     def written(self, ids: list[Id], results: list[Result], ts: str) -> list[bytes]:
         """See `Tongue`."""
         found, end = [], f'","ts":"{ts}","changed":true}}'
-        for id, change in zip(ids, results, strict=True):
-            if type(change) is Applied:
+        for id, result in zip(ids, results, strict=True):
+            if type(result) is Applied:
                 mark: Any = id if type(id) is int else encode_json(id).decode()
-                rev = change.rev
-                found.append(f'{{"id":{mark},"rev":{rev},"cursor":"{rev}-{change.chain.hex()}{end}'.encode())
+                rev = result.rev
+                found.append(f'{{"id":{mark},"rev":{rev},"cursor":"{rev}-{result.chain.hex()}{end}'.encode())
+            elif type(result) is Outcome:
+                found.append(self.answer(id, encode_json(outcome_body(result))[1:]))
         return found
 
     def id_of(self, piece: bytes) -> Id:
@@ -255,9 +258,11 @@ class MsgpackTongue:
     def written(self, ids: list[Id], results: list[Result], ts: str) -> list[Any]:
         """See `Tongue`."""
         return [
-            {"id": id, "rev": change.rev, "cursor": cursor(change.rev, change.chain), "ts": ts, "changed": True}
-            for id, change in zip(ids, results, strict=True)
-            if type(change) is Applied
+            {"id": id, **outcome_body(result)}
+            if type(result) is Outcome
+            else {"id": id, "rev": result.rev, "cursor": cursor(result.rev, result.chain), "ts": ts, "changed": True}
+            for id, result in zip(ids, results, strict=True)
+            if not isinstance(result, Problem)
         ]
 
     def id_of(self, piece: Any) -> Id:
