@@ -67,15 +67,15 @@ def _write_each(
     codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
     encode, finished, watched = codec.encode, codec.finished, engine.interest.paths > 0
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
-    before = (engine.micros, engine.m)
-    about: tuple[str, str | None, int] | None = None
+    before, behind = (engine.micros, engine.m), (micros, engine.m)
+    action, user, first = "", None, -1
     for write in writes:
         patch = write.diff
         try:
-            if about != (write.a, write.u, group):
+            if write.a != action or write.u != user or group != first:
                 admit(write.a, write.u)
-                about = (write.a, write.u, group)
-                ends = opening, closing = codec.ends(micros, write.a, engine.v, write.u, b=group)
+                action, user, first = write.a, write.u, group
+                ends = opening, closing = codec.ends(micros, action, engine.v, user, b=group)
             place = path, opened, closed = place_of(write.path)
             member = None if watched else one_member(root, path, patch)
             if member is None:
@@ -102,4 +102,4 @@ def _write_each(
         group = group or rev
         changes.append(change)
         results.append(change)
-        before = (micros, engine.m)
+        before = behind

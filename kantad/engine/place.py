@@ -26,7 +26,7 @@ class Places:
 
     def __init__(self, codec: Codec) -> None:
         self.step, self.end = codec.step, codec.end
-        self.known: Recent[str, Place] = Recent(MOST)
+        self.known: Recent[str, Place] = Recent(MOST)  # by pointer: the path, and what stands around a patch below it
 
     def at(self, path: Path) -> Place:
         """The place of a path."""
@@ -39,7 +39,8 @@ class Places:
         if found is None or not slash or "~" in key:
             path = parse(pointer)
             if path and len(above) <= LONGEST:
-                self.known.keep(above, self.at(path[:-1]))
+                _, before, after = self.at(path[:-1])
+                self.known.keep(above, (path[:-1], before, after + self.end))
             return self.at(path)
         path, before, after = found
-        return (*path, key), before + self.step(escape(key)), after + self.end
+        return (*path, key), before + self.step(key if key[:1] != "$" else escape(key)), after
