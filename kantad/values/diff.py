@@ -31,15 +31,30 @@ SAME: Final = Same()
 JSONDIFF_COST: Final = 20_000
 JSONDIFF_TOTAL: Final = 200_000  # of all lists of one comparison
 JSONDIFF_LEAST: Final = 200  # what a call costs however short the lists are
+# Lists within lists are encoded at each level, to see what is shorter; beyond so many bytes it is no longer looked at.
+WEIGHED: Final = 8 << 20
+WEIGHED_LEAST: Final = 500  # what it costs to look at a list, in bytes encoded meanwhile
 
 
 class Effort:
-    """What jsondiff may still cost within one comparison."""
+    """What one comparison may still cost: jsondiff, and bytes that are encoded to see which edit is shorter."""
 
-    __slots__ = ("left",)
+    __slots__ = ("left", "unweighed")
 
     def __init__(self) -> None:
         self.left = JSONDIFF_TOTAL
+        self.unweighed = WEIGHED
+
+    def size(self, patch: Any) -> int:
+        """The bytes of a patch, or of elements; counted."""
+        size = len(encode_json(patch))
+        self.unweighed -= size + WEIGHED_LEAST
+        return size
+
+    @property
+    def tired(self) -> bool:
+        """Whether nothing more is to be weighed."""
+        return self.unweighed < 0
 
     def spend(self, cost: int) -> bool:
         """Whether a list may cost this; it is counted then."""
@@ -82,6 +97,8 @@ def _object(old: dict[Any, Any], new: dict[Any, Any], effort: Effort) -> Any:
 
 
 def _array(old: list[Any], new: list[Any], effort: Effort) -> Any:
+    if effort.tired:
+        return SAME if same(old, new) else marshal(new)
     start, shorter = 0, min(len(old), len(new))
     while start < shorter and same(old[start], new[start]):
         start += 1
@@ -96,21 +113,17 @@ def _array(old: list[Any], new: list[Any], effort: Effort) -> Any:
         edits.append(_by_jsondiff(before, after, start, effort))
         if len(before) == len(after):
             edits.append(_pairwise(before, after, start, effort))
-    smallest = min((edit for edit in edits if edit is not None), key=_size)
-    return shorter_of(smallest, new)
+    smallest = min((edit for edit in edits if edit is not None), key=effort.size)
+    return shorter_of(smallest, new, effort)
 
 
-def shorter_of(edit: dict[str, Any], new: list[Any]) -> Any:
+def shorter_of(edit: dict[str, Any], new: list[Any], effort: Effort) -> Any:
     """The list edit, or the whole new list where that is shorter. Costs O(size of the edit)."""
-    size = _size(edit)
+    size = effort.size(edit)
     if 2 * len(new) + 1 >= size:  # not even a list of digits would be shorter
         return edit
     whole = marshal(new)
-    return whole if _size(whole) < size else edit
-
-
-def _size(patch: Any) -> int:
-    return len(encode_json(patch))
+    return whole if effort.size(whole) < size else edit
 
 
 def _exchange(before: list[Any], after: list[Any], start: int) -> dict[str, Any]:
@@ -136,7 +149,7 @@ def _by_jsondiff(before: list[Any], after: list[Any], start: int, effort: Effort
     """
     if len(before) * len(after) > JSONDIFF_COST:
         return None
-    sizes = _size(before) * len(after) + _size(after) * len(before)
+    sizes = effort.size(before) * len(after) + effort.size(after) * len(before)
     if not effort.spend(max(_items(before) * _items(after), sizes)):
         return None
     edit = jsondiff.diff([_outline(item) for item in before], [_outline(item) for item in after], marshal=True)

@@ -231,16 +231,16 @@ def _element(key: Any, length: int) -> int:
     return position
 
 
-def _shorter(old: list[Any], edit: dict[Any, Any], effort: Effort | None = None) -> Any:
+def _shorter(old: list[Any], edit: dict[Any, Any], effort: Effort) -> Any:
     """The canonical list edit, or what the differ makes of the list where the whole list is shorter.
 
     A list of more than 64 elements is edited: looking at all of it would make an edit cost what
     the list holds.
     """
-    if len(old) > 64:
+    if len(old) > 64 or effort.tired:
         return edit
     new = changed(old, edit)
-    return edit if shorter_of(edit, new) is edit else copied(difference(old, new, effort))
+    return edit if shorter_of(edit, new, effort) is edit else copied(difference(old, new, effort))
 
 
 def _edited(items: list[Any], edits: dict[Any, Any]) -> list[Any]:
@@ -305,9 +305,10 @@ def locate(root: Any, path: Path) -> tuple[list[tuple[Any, Any]], Any]:
 
 def rooted(steps: list[tuple[Any, Any]], sub: Any) -> Any:
     """The patch of the root that this patch at the end of the steps amounts to."""
+    effort = Effort()
     for container, key in reversed(steps):
         if type(container) is list:
-            sub = _shorter(container, {"$insert": [[len(container), sub]]} if key == "-" else {str(key): sub})
+            sub = _shorter(container, {"$insert": [[len(container), sub]]} if key == "-" else {str(key): sub}, effort)
         else:
             sub = {escape(key): sub}
     return sub
@@ -317,7 +318,7 @@ def removal(steps: list[tuple[Any, Any]]) -> Any:
     """The patch of the root that removes what is at the end of the steps."""
     container, key = steps[-1]
     if type(container) is list:
-        return rooted(steps[:-1], _shorter(container, {"$delete": [key]}))
+        return rooted(steps[:-1], _shorter(container, {"$delete": [key]}, Effort()))
     if len(container) == 1:
         return rooted(steps[:-1], {"$replace": {}})
     return rooted(steps[:-1], {"$delete": [escape(key)]})

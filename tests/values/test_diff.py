@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, given
 from kanta.diff import patch as kanta_patch
 
-from kantad.values.content import MISSING, same
+from kantad.values import diff
+from kantad.values.content import MISSING, encode_json, same
 from kantad.values.diff import JSONDIFF_LEAST, JSONDIFF_TOTAL, SAME, difference
-from kantad.values.effect import effect
+from kantad.values.effect import effect, locate, rooted
 from kantad.values.patch import apply
 from kantad.values.translate import json_patch, merge_patch
 from tests.values.documents import anything, has_command_key, object_pairs, pairs
@@ -158,3 +159,39 @@ def test_a_row_that_came_between_others_is_inserted() -> None:
 def test_the_same_content_is_named_so() -> None:
     assert repr(SAME) == "SAME"
     assert difference([1, {"a": 1}], [1, {"a": 1}]) is SAME
+
+
+def wrapped(value: Any, depth: int) -> Any:
+    """A value in so many arrays."""
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("where", ["differ", "patch", "path"])
+def test_arrays_in_arrays_are_not_weighed_at_each_level_without_end(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    weighed = 0
+
+    def encode(value: Any) -> bytes:
+        nonlocal weighed
+        text = encode_json(value)
+        weighed += len(text)
+        return text
+
+    monkeypatch.setattr(diff, "encode_json", encode)
+    old, new = wrapped("a" * (1 << 20), 100), wrapped("b" * (1 << 20), 100)
+    if where == "differ":
+        patch = difference(old, new)
+    elif where == "patch":
+        deep: Any = "b" * (1 << 20)
+        for _ in range(100):
+            deep = {"0": deep}
+        patch = effect(old, deep, 128)
+    else:
+        steps, _ = locate({"l": old}, ("l", *["0"] * 100))
+        patch = rooted(steps, "b" * (1 << 20))["l"]
+    assert apply(deepcopy(old), patch) == new
+    assert weighed < diff.WEIGHED + (8 << 20)
+    assert difference(old, deepcopy(old)) is SAME
