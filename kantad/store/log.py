@@ -19,9 +19,10 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
-from kantad.store.disk import Disk, place, remove_leftovers, write_all
+from kantad.store.disk import Disk, NotGiven, give_to_owner, make_alike, place, remove_leftovers, write_all
 from kantad.store.recovery import Recovered, recover
 from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.errors import Damaged
@@ -218,7 +219,8 @@ def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
         if not first or disk.fstat(fd).st_size:
             return fd
         try:
-            place(disk, path, [first], replace=True)  # an empty file becomes a new one of the other format
+            model = disk.fstat(fd)  # an empty file becomes a new one of the other format
+            place(disk, path, [first], replace=True, prepare=partial(make_alike, disk, model))
         finally:
             disk.close(fd)
 
@@ -270,8 +272,14 @@ def _settle(log: Log, found: Recovered, micros: int) -> None:
 
 def _set_aside(log: Log, found: Recovered) -> None:
     name = f"{log.path}.torn-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    model = log.disk.fstat(log.fd)
+
+    def give(fd: int) -> None:
+        with contextlib.suppress(NotGiven):  # it is the bytes that count
+            give_to_owner(log.disk, model, fd)
+
     with mapped(log.fd, log.size) as buffer, memoryview(buffer) as whole, whole[found.end :] as torn:
-        place(log.disk, name, [torn], replace=False)
+        place(log.disk, name, [torn], replace=False, prepare=give)
     found.warnings.append(
         f"cut off a torn tail of {found.torn} bytes at byte {found.end}: it was never acknowledged; kept as {name}"
     )

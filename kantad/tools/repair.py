@@ -5,27 +5,29 @@ that verifies brings back what the lost records had changed, as a change of its 
 the damage may be lower than they were, and cursors from there on are not of this history any more.
 
 The original stays beside it as `<file>.before-repair-<time>`. The result is built under another
-name, synced and renamed: whenever it stops, the file is the original or the result. Needs the lock.
-Exit status 0: mended, or whole as it was; 65: no kantadb; 74: the disk failed; 75: locked.
+name, synced and renamed: whenever it stops, the file is the original or the result, with the same
+owner and mode. Needs the lock. Exit status 0: mended, or whole as it was; 2: the result cannot be given
+to the file's owner; 65: no kantadb; 74: the disk failed; 75: locked.
 """
 
 import argparse
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TextIO
 
 from kantad.logs import escaped
 from kantad.store.adoption import Adoption
-from kantad.store.disk import Disk, RealDisk, place
+from kantad.store.disk import Disk, NotGiven, RealDisk, make_alike, place
 from kantad.store.log import Locked, NotOurs, first_frame, format_of, mapped, open_existing
 from kantad.store.verify import Verified, Walk, verify
 from kantad.values.codec import Codec
 from kantad.values.framing import Framing, JsonLines
 from kantad.values.moment import now_micros
 
-OK, DAMAGED, BROKEN, LOCKED = 0, 65, 74, 75
+OK, USAGE, DAMAGED, BROKEN, LOCKED = 0, 2, 65, 74, 75
 PART: Final = 1 << 20  # bytes copied at a time
 
 
@@ -55,8 +57,13 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
         print(f"{name}: {escaped(str(error))}", file=err)
         return DAMAGED
     except OSError as error:
-        print(f"{name}: {error.strerror}; the file is as it was", file=err)
-        return BROKEN
+        print(f"{name}: {_why(error)}; the file is as it was", file=err)
+        return USAGE if isinstance(error, NotGiven) else BROKEN
+
+
+def _why(error: OSError) -> str:
+    where = f"{escaped(str(error.filename))}: " if error.filename else ""
+    return f"{where}{error.strerror}"
 
 
 def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO) -> int:
@@ -70,11 +77,23 @@ def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO)
         _go_back(verified)
         adoption = Adoption(buffer, size, framing, codec, verified.walk) if adopt else None
         copy = f"{path}.before-repair-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-        disk.link(path, copy)
         with contextlib.closing(_parts(buffer, verified, framing, codec, adoption)) as parts:
-            place(disk, path, parts, replace=True)
+            _swap(path, fd, copy, parts, disk)
     _report(name, copy, size, verified, codec, adoption, out)
     return OK
+
+
+def _swap(path: str, fd: int, copy: str, parts: Iterable[bytes], disk: Disk) -> None:
+    """Put the result, with the original's owner and mode, in its place, which is `copy` from now on."""
+    original = disk.fstat(fd)
+    disk.link(path, copy)
+    try:
+        place(disk, path, parts, replace=True, prepare=partial(make_alike, disk, original))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if disk.stat(path).st_ino == original.st_ino:  # it is in its place, and needs no second name
+                disk.unlink(copy)
+        raise
 
 
 def _go_back(verified: Verified) -> None:
