@@ -42,6 +42,10 @@ class NotOurs(Exception):
     """The path does not name a kantadb that can be served (exit status 2 or 65 is the caller's choice)."""
 
 
+class IsFolder(NotOurs):
+    """The path names a folder."""
+
+
 class NoRoom(Exception):
     """A write failed for want of room; the file was cut back to its last whole record."""
 
@@ -225,6 +229,14 @@ def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
             disk.close(fd)
 
 
+def check_kind(mode: int) -> None:
+    """Raise `NotOurs` unless this is the mode of a regular file."""
+    if stat.S_ISDIR(mode):
+        raise IsFolder("it is a folder")
+    if not stat.S_ISREG(mode):
+        raise NotOurs("it is not a regular file")
+
+
 def open_existing(path: str, disk: Disk) -> int | None:
     """Open and lock the file at a real path; None where there is none. Raises `Locked`, `NotOurs`, OSError."""
     while True:
@@ -232,8 +244,7 @@ def open_existing(path: str, disk: Disk) -> int | None:
             status = disk.stat(path)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(status.st_mode):
-            raise NotOurs("it is not a regular file")
+        check_kind(status.st_mode)
         fd = disk.open(path, os.O_RDWR | os.O_APPEND)
         try:
             disk.lock(fd)
@@ -315,8 +326,7 @@ def reading(path: str) -> Iterator[tuple[Any, int, Framing, Codec]]:
 
     Raises `NotOurs` and OSError.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise NotOurs("it is not a regular file")
+    check_kind(os.stat(path).st_mode)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size

@@ -6,12 +6,13 @@ the damage may be lower than they were, and cursors from there on are not of thi
 
 The original stays beside it as `<file>.before-repair-<time>`. The result is built under another
 name, synced and renamed: whenever it stops, the file is the original or the result, with the same
-owner and mode. Needs the lock. Exit status 0: mended, or whole as it was; 2: the result cannot be given
-to the file's owner; 65: no kantadb; 74: the disk failed; 75: locked.
+owner and mode. Needs the lock. Exit status 0: mended, or whole as it was; 2: no such file, it may not be
+written, or the result cannot be given to its owner; 65: no kantadb; 74: the disk failed; 75: locked.
 """
 
 import argparse
 import contextlib
+import errno
 import os
 from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
@@ -20,14 +21,15 @@ from typing import Any, Final, TextIO
 
 from kantad.logs import escaped
 from kantad.store.adoption import Adoption
-from kantad.store.disk import Disk, NotGiven, RealDisk, make_alike, place
+from kantad.store.disk import Disk, RealDisk, make_alike, place
 from kantad.store.log import Locked, NotOurs, first_frame, format_of, mapped, open_existing
 from kantad.store.verify import Verified, Walk, verify
+from kantad.tools.refusals import refused
 from kantad.values.codec import Codec
 from kantad.values.framing import Framing, JsonLines
 from kantad.values.moment import now_micros
 
-OK, USAGE, DAMAGED, BROKEN, LOCKED = 0, 2, 65, 74, 75
+OK, LOCKED = 0, 75
 PART: Final = 1 << 20  # bytes copied at a time
 
 
@@ -44,8 +46,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     try:
         fd = open_existing(path, disk)
         if fd is None:
-            print(f"{name}: there is no such file", file=err)
-            return DAMAGED
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
             return _repair(path, name, fd, args.adopt, disk, out)
         finally:
@@ -53,17 +54,10 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     except Locked as error:
         print(escaped(str(error)), file=err)
         return LOCKED
-    except NotOurs as error:
-        print(f"{name}: {escaped(str(error))}", file=err)
-        return DAMAGED
-    except OSError as error:
-        print(f"{name}: {_why(error)}; the file is as it was", file=err)
-        return USAGE if isinstance(error, NotGiven) else BROKEN
-
-
-def _why(error: OSError) -> str:
-    where = f"{escaped(str(error.filename))}: " if error.filename else ""
-    return f"{where}{error.strerror}"
+    except FileNotFoundError as error:
+        return refused(name, error, err)
+    except (NotOurs, OSError) as error:
+        return refused(name, error, err, "; the file is as it was")
 
 
 def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO) -> int:

@@ -103,8 +103,10 @@ def test_no_kantadb(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    assert command(check, tmp_path / "none").status == 65
-    assert command(check, tmp_path).status == 65
+    assert command(check, tmp_path / "none") == (2, "", f"{tmp_path / 'none'}: No such file or directory\n")
+    assert command(check, tmp_path) == (2, "", f"{tmp_path}: it is a folder\n")
+    assert command(check, tmp_path / "none" / "x").status == 2
+    assert command(check, "/dev/null").status == 65
 
 
 def test_nothing_a_terminal_would_act_on_is_printed(tmp_path: Path) -> None:

@@ -335,5 +335,8 @@ def test_what_is_no_kantadb(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"hello")
     assert command(repair, path).status == 65
-    assert command(repair, tmp_path / "none").status == 65
+    for other in (tmp_path / "none", tmp_path):
+        ran = command(repair, other)
+        assert (ran.status, ran.out) == (2, "")
+        assert str(other) in ran.err
     assert os.listdir(tmp_path) == ["x"]
