@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from kantad.store.disk import Disk, NotGiven, give_to_owner, make_alike, place, remove_leftovers, write_all
 from kantad.store.recovery import Recovered, recover
+from kantad.store.tail import UNPROMISED
 from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
@@ -232,7 +233,7 @@ def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
 def check_kind(mode: int) -> None:
     """Raise `NotOurs` unless this is the mode of a regular file."""
     if stat.S_ISDIR(mode):
-        raise IsFolder("it is a folder")
+        raise IsFolder("it is a folder, not a regular file")
     if not stat.S_ISREG(mode):
         raise NotOurs("it is not a regular file")
 
@@ -292,7 +293,7 @@ def _set_aside(log: Log, found: Recovered) -> None:
     with mapped(log.fd, log.size) as buffer, memoryview(buffer) as whole, whole[found.end :] as torn:
         place(log.disk, name, [torn], replace=False, prepare=give)
     found.warnings.append(
-        f"cut off a torn tail of {found.torn} bytes at byte {found.end}: it was never acknowledged; kept as {name}"
+        f"cut off a torn tail of {found.torn} bytes at byte {found.end}, {UNPROMISED}; the bytes are kept as {name}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final, TextIO
 
 from kantad.logs import escaped
 from kantad.store.log import NotOurs, reading
+from kantad.store.tail import UNPROMISED
 from kantad.store.verify import Verified, verify
 from kantad.tools.refusals import refused
 from kantad.values.record import cursor
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         return DAMAGED
     if verified.torn:
         print(f"{name}: a torn tail of {verified.torn} bytes at byte {size - verified.torn}", file=err)
-        print("It was never acknowledged; the next start cuts it off and keeps the bytes aside.", file=err)
+        print(f"It is {UNPROMISED}.\nThe next start cuts it off and keeps the bytes as {name}.torn-<time>.", file=err)
         return TORN
     return WHOLE
 
