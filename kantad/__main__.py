@@ -61,8 +61,7 @@ def run(arguments: list[str]) -> int:
     """Run a command; returns the exit status."""
     if arguments and arguments[0] in OFFLINE:
         return offline(arguments[0], arguments[1:])
-    for number in SIGNALS:  # until it serves there is nothing to finish
-        signal.signal(number, lambda *_: sys.exit(OK))
+    _end_at_signals()  # until it serves there is nothing to finish
     try:
         config = load(arguments, environment())
     except UsageError as error:
@@ -74,15 +73,23 @@ def run(arguments: list[str]) -> int:
     return serve(config)
 
 
+def _end_at_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: sys.exit(OK))
+
+
 def offline(name: str, arguments: list[str]) -> int:
     """An offline command on a file."""
     tool = importlib.import_module(OFFLINE[name])
     parser = ArgumentParser(prog=f"kantad {name}", description=tool.__doc__, allow_abbrev=False)
     tool.add_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    if getattr(parsed, "follow", False):  # told to end, it has; a shell's background ignores SIGINT otherwise
+        _end_at_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name on a terminal that is not UTF-8
     try:
-        return int(tool.run(parser.parse_args(arguments), sys.stdout, sys.stderr))
+        return int(tool.run(parsed, sys.stdout, sys.stderr))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return OK
