@@ -15,14 +15,14 @@ import os
 import signal
 import ssl
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, Final
 
 import uvloop
 
 from kantad import __version__
 from kantad.background import verify_older_part
-from kantad.config import Config, UsageError, environment, load
+from kantad.config import COMMANDS, Config, UsageError, environment, load, unknown
 from kantad.engine.engine import Engine, open_engine
 from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
@@ -44,13 +44,6 @@ LAST_WORDS: Final = 0.5  # seconds that a server whose disk failed takes to end 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 DISK_FAILED: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-OFFLINE: Final = {
-    "check": "kantad.tools.check",
-    "dump": "kantad.tools.dump",
-    "log": "kantad.tools.log",
-    "repair": "kantad.tools.repair",
-}
-
 
 def main() -> None:
     """The console script."""
@@ -59,13 +52,17 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit status."""
-    if arguments and arguments[0] in OFFLINE:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if arguments and arguments[0] in COMMANDS:
         return offline(arguments[0], arguments[1:])
     _end_at_signals()  # until it serves there is nothing to finish
     try:
+        if arguments and not arguments[0].startswith("-"):
+            raise UsageError(unknown(arguments[0]))
         config = load(arguments, environment())
     except UsageError as error:
-        print(f"kantad: {escaped(str(error))}\nkantad --help tells the flags", file=sys.stderr)
+        print(f"kantad: {escaped(str(error))}\nkantad --help tells the flags and the commands", file=sys.stderr)
         return USAGE
     set_up(config.get("log-level"), config.get("log-format"))
     os.umask(0o077)
@@ -80,8 +77,13 @@ def _end_at_signals() -> None:
 
 def offline(name: str, arguments: list[str]) -> int:
     """An offline command on a file."""
-    tool = importlib.import_module(OFFLINE[name])
-    parser = ArgumentParser(prog=f"kantad {name}", description=tool.__doc__, allow_abbrev=False)
+    tool = importlib.import_module(f"kantad.tools.{name}")
+    parser = ArgumentParser(
+        prog=f"kantad {name}",
+        description=tool.__doc__,
+        allow_abbrev=False,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
     tool.add_arguments(parser)
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "follow", False):  # told to end, it has; a shell's background ignores SIGINT otherwise

@@ -124,7 +124,32 @@ def test_version_and_help_are_on_stdout(run: Run) -> None:
     assert version.said() == f"kantad {__version__}\n"
     told = run("--help")
     assert told.wait() == 0
-    assert "--flush-interval" in told.said()
+    text = told.said()
+    assert "--flush-interval" in text
+    for part in ("kantad check ", "kantad dump ", "kantad log ", "kantad repair ", "{json,msgpack}", "16MiB"):
+        assert part in text
+    assert "None" not in text
+    for arguments in (("help",), ("-h",)):
+        same = run(*arguments)
+        assert (same.wait(), same.said()) == (0, text)
+    log = run("help", "log")
+    assert log.wait() == 0
+    assert "--follow" in log.said()
+
+
+def test_a_word_that_is_no_command_is_told_the_commands(run: Run) -> None:
+    server = run("frobnicate")
+    assert server.wait() == 2
+    assert "check, dump, log, repair" in server.lines[0]
+    assert len(server.lines) == 2
+
+
+@pytest.mark.parametrize("arguments", [["x.kantadb"], ["some/file"], ["--port", "0", "x.kantadb"]])
+def test_a_file_without_its_flag_is_told_the_flag(run: Run, tmp_path: Path, arguments: list[str]) -> None:
+    server = run(*arguments)
+    assert server.wait() == 2
+    assert f"kantad --db {arguments[-1]}\n" in server.lines[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_environment_and_file_reach_the_server(run: Run, tmp_path: Path) -> None:
