@@ -65,6 +65,8 @@ def run(arguments: list[str]) -> int:
         print(f"kantad: {escaped(str(error))}\nkantad --help tells the flags and the commands", file=sys.stderr)
         return USAGE
     set_up(config.get("log-level"), config.get("log-format"))
+    for name in config.unknown:
+        logger.warning("%s is set, but there is no such setting", name)
     os.umask(0o077)
     return_large_blocks()
     return serve(config)

@@ -136,9 +136,10 @@ COMMANDS: Final = {
 
 @dataclass(frozen=True)
 class Config:
-    """The settings, by name; `config.get("max-body")`."""
+    """The settings, by name; `config.get("max-body")`. `unknown` are variables that look like settings and are none."""
 
     values: Mapping[str, Any]
+    unknown: tuple[str, ...] = ()
 
     def get(self, name: str) -> Any:
         """The value of a setting."""
@@ -209,17 +210,29 @@ def load(arguments: list[str], environment: Mapping[str, str]) -> Config:
     flags = vars(parser().parse_args(arguments))
     path = flags.get("config") or environment.get("KANTAD_CONFIG")
     file = _read_file(path) if path else {}
-    values = {}
+    values, ranks = {}, {}
     for setting in SETTINGS:
-        variable = f"KANTAD_{setting.name.upper().replace('-', '_')}"
+        variable = _variable(setting.name)
         sources = (
             (f"--{setting.name}", flags.get(setting.name.replace("-", "_"))),
             (variable, environment.get(variable)),
             (f"{path}: {setting.name}", file.get(setting.name)),
         )
         values[setting.name] = _value(setting, sources)
+        ranks[setting.name] = next((rank for rank, (_, given) in enumerate(sources) if given is not None), len(sources))
     _check(values)
-    return Config(values)
+    _check_addresses(values, ranks)
+    return Config(values, _unknown_variables(environment))
+
+
+def _variable(name: str) -> str:
+    return f"KANTAD_{name.upper().replace('-', '_')}"
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    known = {_variable(name) for name in ("config", *(setting.name for setting in SETTINGS))}
+    names = (name for name in environment if name.startswith("KANTAD_") and not name.startswith("KANTAD_TEST_"))
+    return tuple(sorted(name for name in names if name not in known))
 
 
 def _read_file(path: str) -> dict[str, Any]:
@@ -270,6 +283,13 @@ def _check(values: dict[str, Any]) -> None:
         raise UsageError(
             f"--host {host}: an address other than loopback needs --insecure: anyone who reaches it could write"
         )
+
+
+def _check_addresses(values: dict[str, Any], ranks: dict[str, int]) -> None:
+    """Refuse an address that a Unix socket, given no less directly, would make senseless."""
+    for name in ("host", "port") if values["unix"] else ():
+        if ranks[name] <= ranks["unix"]:
+            raise UsageError(f"--unix and --{name} exclude each other: it listens on a socket, or on an address")
 
 
 def _is_loopback(host: str) -> bool:

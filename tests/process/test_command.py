@@ -161,6 +161,14 @@ def test_environment_and_file_reach_the_server(run: Run, tmp_path: Path) -> None
     assert server.stop() == 0
 
 
+def test_a_variable_that_is_no_setting_is_a_warning(run: Run) -> None:
+    server = run("--port", "0", KANTAD_DATABASE="x.kantadb")
+    server.ready()
+    assert server.stop() == 0
+    assert "WARNING KANTAD_DATABASE is set" in server.lines[0]
+    assert len(server.lines) == 2
+
+
 def test_a_file_that_is_served_already_ends_it_with_75(run: Run, tmp_path: Path) -> None:
     first = run("--port", "0")
     first.ready()
