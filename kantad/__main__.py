@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -28,9 +29,10 @@ from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
 from kantad.store.log import Broken, Locked, NotOurs
 from kantad.values.errors import Damaged
-from kantad.values.pointer import bound
+from kantad.values.pointer import bound as path_bound
 from kantad.web.access import LOOPBACK, Access
 from kantad.web.app import App
+from kantad.web.binding import bind, bind_unix, release
 from kantad.web.connection import Patience
 from kantad.web.server import Server
 from kantad.web.writing import Limits
@@ -135,16 +137,31 @@ def _failed(status: int, message: str) -> int:
     return status
 
 
+def _open(config: Config) -> tuple[Engine, list[socket.socket]]:
+    """The engine, and the sockets to listen on.
+
+    A file that is there is locked first, so that a second start says so; none is made where no address can be had.
+    """
+    bound = [] if os.path.exists(config.get("db")) else _bind(config)
+    try:
+        engine = open_engine(
+            config.get("db"),
+            format=config.get("format"),
+            ack=config.get("ack"),
+            flush_interval=config.get("flush-interval"),
+            max_depth=config.get("max-depth"),
+        )
+    except BaseException:
+        release(bound)
+        raise
+    return engine, bound
+
+
 async def _serve(config: Config) -> int:
-    engine = open_engine(
-        config.get("db"),
-        format=config.get("format"),
-        ack=config.get("ack"),
-        flush_interval=config.get("flush-interval"),
-        max_depth=config.get("max-depth"),
-    )
+    context = _tls(config)
+    engine, bound = _open(config)
     stop = _until_signal(engine)
-    bound.segments = config.get("max-segments")
+    path_bound.segments = config.get("max-segments")
     server = Server(
         make_app(engine, config),
         fast_path=not config.get("no-fast-path"),
@@ -152,13 +169,10 @@ async def _serve(config: Config) -> int:
         patience=Patience(head=config.get("header-timeout"), idle=config.get("idle-timeout")),
     )
     try:
-        address = await _listen(server, config)
+        address = await _listen(server, bound or _bind(config), context, config)
     except UsageError:
         await engine.stop()
         raise
-    except OSError as error:
-        await engine.stop()
-        raise UsageError(f"cannot listen: {error.strerror or error}") from None
     name = os.path.basename(config.get("db")).replace("\n", "\\n")  # the ready line is one line
     print(
         f"kantad {__version__} ready on {address} ({escaped(name)}, rev {engine.visible.rev})",
@@ -216,20 +230,54 @@ def make_app(engine: Engine, config: Config) -> App:
     return App(engine, access, limits)
 
 
-async def _listen(server: Server, config: Config) -> str:
-    """Start listening; returns what the ready line names."""
-    if config.get("unix"):
-        await server.listen_unix(config.get("unix"))
-        return f"unix:{config.get('unix')}"
-    context = None
-    if config.get("tls-cert"):
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+def _bind(config: Config) -> list[socket.socket]:
+    """The sockets, bound; raises `UsageError`."""
+    try:
+        return [bind_unix(config.get("unix"))] if config.get("unix") else bind(config.get("host"), config.get("port"))
+    except (OSError, UnicodeError) as error:
+        raise _unheard(config, error) from None
+
+
+def _unheard(config: Config, error: OSError | UnicodeError) -> UsageError:
+    """What to say where it cannot listen."""
+    number = error.errno if isinstance(error, OSError) else None
+    where, flag = config.get("unix"), "--unix"
+    if not where:
+        where = f"{config.get('host')} port {config.get('port')}"
+        flag = "--port" if number in (errno.EADDRINUSE, errno.EACCES) else "--host"
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return UsageError(f"cannot listen on {where}: {why} ({flag} chooses another)")
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """What TLS is spoken with, if it is; raises `UsageError`."""
+    if not config.get("tls-cert"):
+        return None
+    for name in ("tls-cert", "tls-key"):
         try:
-            context.load_cert_chain(config.get("tls-cert"), config.get("tls-key"))
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"--tls-cert: {error}") from None
+            open(config.get(name), "rb").close()  # what the library raises names no file
+        except OSError as error:
+            raise UsageError(f"--{name} {config.get(name)}: {error.strerror}") from None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.get("tls-cert"), config.get("tls-key"))
+    except (OSError, ssl.SSLError) as error:
+        files = f"--tls-cert {config.get('tls-cert')}, --tls-key {config.get('tls-key')}"
+        raise UsageError(f"{files}: {error}") from None
+    return context
+
+
+async def _listen(server: Server, bound: list[socket.socket], context: ssl.SSLContext | None, config: Config) -> str:
+    """Start listening; returns what the ready line names."""
+    try:
+        if config.get("unix"):
+            await server.listen_unix(bound[0])
+            return f"unix:{config.get('unix')}"
+        port = await server.listen(bound, context)
+    except OSError as error:  # somebody else began to, meanwhile
+        release(bound)
+        raise _unheard(config, error) from None
     host = config.get("host")
-    port = await server.listen(host, config.get("port"), context)
     return f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -88,12 +88,47 @@ def test_a_signal_while_it_starts_ends_it_with_0(run: Run, tmp_path: Path) -> No
     assert server.lines == []
 
 
-def test_the_port_that_is_taken_is_named(run: Run) -> None:
+def test_the_port_that_is_taken_is_named_and_leaves_no_file(run: Run, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = run("--port", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        server = run("--port", str(port))
         assert server.wait() == 2
-    assert "address already in use" in server.lines[0].lower()
+    assert f"127.0.0.1 port {port}: address already in use (--port chooses another)" in server.lines[0].lower()
     assert len(server.lines) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--host", "192.0.2.1", "--insecure", "--port", "0"], "--host chooses another"),
+        (["--host", "no.such.host.invalid", "--insecure"], "--host chooses another"),
+        (["--host", "a..b", "--insecure"], "--host chooses another"),
+        (["--unix", "no/folder"], "--unix chooses another"),
+        (["--unix", "x" * 200], "--unix chooses another"),
+    ],
+)
+def test_an_address_that_cannot_be_had_leaves_no_file(
+    run: Run, tmp_path: Path, arguments: list[str], hint: str
+) -> None:
+    server = run(*arguments)
+    assert server.wait() == 2
+    assert hint in server.lines[0]
+    assert len(server.lines) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_made_leaves_no_socket(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data.kantadb").symlink_to("no/folder/data.kantadb")
+    server = run("--unix", "socket")
+    assert server.wait() == 2
+    assert not (tmp_path / "socket").exists()
+
+
+def test_localhost_is_all_its_addresses(run: Run) -> None:
+    server = run("--host", "localhost", "--port", "0")
+    assert ask(server.port(), "GET", "/v1/data")[0] == 200
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +140,9 @@ def test_the_port_that_is_taken_is_named(run: Run) -> None:
         (["--config", "none.toml"], {}, "none.toml"),
         (["--host", "0.0.0.0"], {}, "--insecure"),
         (["--db", "no/such/folder/x.kantadb"], {}, "no/such/folder"),
-        (["--tls-cert", "a.pem", "--tls-key", "b.pem", "--port", "0"], {}, "--tls-cert"),
+        (["--tls-cert", "a.pem", "--tls-key", "b.pem", "--port", "0"], {}, "--tls-cert a.pem: No such file"),
+        (["--tls-cert", "/dev/null", "--tls-key", "b.pem", "--port", "0"], {}, "--tls-key b.pem: No such file"),
+        (["--tls-cert", "/dev/null", "--tls-key", "/dev/null", "--port", "0"], {}, "--tls-cert /dev/null"),
     ],
 )
 def test_a_wrong_setting_ends_it_with_2_and_is_named(
