@@ -174,7 +174,8 @@ def place(
     try:
         fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, os.path.dirname(path) or ".") from error
+        why = f"no file can be made there: {error.strerror}"
+        raise OSError(error.errno, why, os.path.dirname(path) or ".") from error
     try:
         prepare(fd)
         for part in parts:

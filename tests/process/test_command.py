@@ -118,6 +118,14 @@ def test_an_address_that_cannot_be_had_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not os.path.isdir("/sys"), reason="/sys is a folder that takes no file, from root neither")
+def test_a_folder_that_takes_no_file_is_named(run: Run) -> None:
+    server = run("--port", "0", "--db", "/sys/data.kantadb")
+    assert server.wait() == 2
+    assert "/sys: no file can be made there: " in server.lines[0]
+    assert ".new-" not in server.lines[0]
+
+
 def test_a_file_that_cannot_be_made_leaves_no_socket(run: Run, tmp_path: Path) -> None:
     (tmp_path / "data.kantadb").symlink_to("no/folder/data.kantadb")
     server = run("--unix", "socket")
