@@ -5,6 +5,7 @@ give one that writes short, fills up, fails to sync or stops at the n-th call. N
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -138,10 +139,12 @@ def give_to_owner(disk: Disk, model: os.stat_result, fd: int) -> None:
         return
     try:
         disk.chown(fd, model.st_uid, model.st_gid)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):  # EINVAL: no such user in this namespace
+            raise
         if ours.st_uid != model.st_uid:
             why = f"the new file cannot be given to user {model.st_uid}, who owns this one: {error.strerror}"
-            raise NotGiven(error.errno, why) from error
+            raise NotGiven(errno.EPERM, why) from error
 
 
 def make_alike(disk: Disk, model: os.stat_result, fd: int) -> None:

@@ -148,8 +148,8 @@ def _report_cut(path: str, copy: str, size: int, walk: Walk, behind: Behind, out
     if behind.whole:
         kept, here = quote(escaped(copy)), quote(escaped(path))
         print(
-            f"{behind.whole} whole changes stand behind the place of the cut. To keep what of them fits, in place of "
-            f"this result:\n  kantad repair --adopt {kept} && mv {kept} {here}",
+            f"whole changes behind the place of the cut: {behind.whole}. To keep what of them fits, in place of this "
+            f"result, before anything is written to it:\n  kantad repair --adopt {kept} && mv {kept} {here}",
             file=out,
         )
 

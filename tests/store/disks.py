@@ -134,10 +134,14 @@ class FillingDisk(FaultyDisk):
 
 
 class KeepingDisk(FaultyDisk):
-    """Gives no file away."""
+    """Gives no file away, for a reason."""
+
+    def __init__(self, reason: int = errno.EPERM) -> None:
+        super().__init__()
+        self.reason = reason
 
     def chown(self, fd: int, owner: int, group: int) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(self.reason, os.strerror(self.reason))
 
 
 class CachingDisk(RealDisk):

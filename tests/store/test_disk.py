@@ -16,7 +16,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"
 
 
 @root
-@pytest.mark.parametrize("disk", [RealDisk(), KeepingDisk()])
+@pytest.mark.parametrize("disk", [RealDisk(), KeepingDisk(), KeepingDisk(errno.EINVAL)])
 def test_what_is_set_aside_is_the_databases_owners_where_it_can_be(tmp_path: Path, disk: RealDisk) -> None:
     path = tmp_path / "data.kantadb"
     path.write_bytes(bytes(every_kind("json").data[:-7]))

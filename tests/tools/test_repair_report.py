@@ -51,7 +51,7 @@ def test_what_stands_behind_a_cut_is_kept_by_the_command_that_it_names(log: Make
     folder.mkdir()
     path = stored(folder, log, broken(log, start_of(log, 12)))
     ran = command(repair, path)
-    assert "8 whole changes stand behind" in ran.out
+    assert "whole changes behind the place of the cut: 8." in ran.out
     (line,) = re.findall(r"^  kantad (.* && mv .*)$", ran.out, re.MULTILINE)
     first, second = (shlex.split(part) for part in line.split(" && "))
     assert first[:2] == ["repair", "--adopt"]
