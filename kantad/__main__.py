@@ -13,24 +13,26 @@ import io
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, Final
 
 import uvloop
 
 from kantad import __version__
 from kantad.background import verify_older_part
-from kantad.config import Config, UsageError, environment, load
+from kantad.config import COMMANDS, Config, UsageError, environment, load, unknown
 from kantad.engine.engine import Engine, open_engine
 from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
 from kantad.store.log import Broken, Locked, NotOurs
 from kantad.values.errors import Damaged
-from kantad.values.pointer import bound
+from kantad.values.pointer import bound as path_bound
 from kantad.web.access import LOOPBACK, Access
 from kantad.web.app import App
+from kantad.web.binding import bind, bind_unix, release
 from kantad.web.connection import Patience
 from kantad.web.server import Server
 from kantad.web.writing import Limits
@@ -44,13 +46,6 @@ LAST_WORDS: Final = 0.5  # seconds that a server whose disk failed takes to end 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 DISK_FAILED: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-OFFLINE: Final = {
-    "check": "kantad.tools.check",
-    "dump": "kantad.tools.dump",
-    "log": "kantad.tools.log",
-    "repair": "kantad.tools.repair",
-}
-
 
 def main() -> None:
     """The console script."""
@@ -59,30 +54,48 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; returns the exit status."""
-    if arguments and arguments[0] in OFFLINE:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if arguments and arguments[0] in COMMANDS:
         return offline(arguments[0], arguments[1:])
-    for number in SIGNALS:  # until it serves there is nothing to finish
-        signal.signal(number, lambda *_: sys.exit(OK))
+    _end_at_signals()  # until it serves there is nothing to finish
     try:
+        if arguments and not arguments[0].startswith("-"):
+            raise UsageError(unknown(arguments[0]))
         config = load(arguments, environment())
     except UsageError as error:
-        print(f"kantad: {escaped(str(error))}\nkantad --help tells the flags", file=sys.stderr)
+        print(f"kantad: {escaped(str(error))}\nkantad --help tells the flags and the commands", file=sys.stderr)
         return USAGE
     set_up(config.get("log-level"), config.get("log-format"))
+    for name in config.unknown:
+        logger.warning("%s is set, but there is no such setting", name)
     os.umask(0o077)
     return_large_blocks()
     return serve(config)
 
 
+def _end_at_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: sys.exit(OK))
+
+
 def offline(name: str, arguments: list[str]) -> int:
     """An offline command on a file."""
-    tool = importlib.import_module(OFFLINE[name])
-    parser = ArgumentParser(prog=f"kantad {name}", description=tool.__doc__, allow_abbrev=False)
+    tool = importlib.import_module(f"kantad.tools.{name}")
+    parser = ArgumentParser(
+        prog=f"kantad {name}",
+        description=tool.__doc__,
+        allow_abbrev=False,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
     tool.add_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    if getattr(parsed, "follow", False):  # told to end, it has; a shell's background ignores SIGINT otherwise
+        _end_at_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name on a terminal that is not UTF-8
     try:
-        return int(tool.run(parser.parse_args(arguments), sys.stdout, sys.stderr))
+        return int(tool.run(parsed, sys.stdout, sys.stderr))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return OK
@@ -124,16 +137,31 @@ def _failed(status: int, message: str) -> int:
     return status
 
 
+def _open(config: Config) -> tuple[Engine, list[socket.socket]]:
+    """The engine, and the sockets to listen on.
+
+    A file that is there is locked first, so that a second start says so; none is made where no address can be had.
+    """
+    bound = [] if os.path.exists(config.get("db")) else _bind(config)
+    try:
+        engine = open_engine(
+            config.get("db"),
+            format=config.get("format"),
+            ack=config.get("ack"),
+            flush_interval=config.get("flush-interval"),
+            max_depth=config.get("max-depth"),
+        )
+    except BaseException:
+        release(bound)
+        raise
+    return engine, bound
+
+
 async def _serve(config: Config) -> int:
-    engine = open_engine(
-        config.get("db"),
-        format=config.get("format"),
-        ack=config.get("ack"),
-        flush_interval=config.get("flush-interval"),
-        max_depth=config.get("max-depth"),
-    )
+    context = _tls(config)
+    engine, bound = _open(config)
     stop = _until_signal(engine)
-    bound.segments = config.get("max-segments")
+    path_bound.segments = config.get("max-segments")
     server = Server(
         make_app(engine, config),
         fast_path=not config.get("no-fast-path"),
@@ -141,13 +169,10 @@ async def _serve(config: Config) -> int:
         patience=Patience(head=config.get("header-timeout"), idle=config.get("idle-timeout")),
     )
     try:
-        address = await _listen(server, config)
+        address = await _listen(server, bound or _bind(config), context, config)
     except UsageError:
         await engine.stop()
         raise
-    except OSError as error:
-        await engine.stop()
-        raise UsageError(f"cannot listen: {error.strerror or error}") from None
     name = os.path.basename(config.get("db")).replace("\n", "\\n")  # the ready line is one line
     print(
         f"kantad {__version__} ready on {address} ({escaped(name)}, rev {engine.visible.rev})",
@@ -205,20 +230,54 @@ def make_app(engine: Engine, config: Config) -> App:
     return App(engine, access, limits)
 
 
-async def _listen(server: Server, config: Config) -> str:
-    """Start listening; returns what the ready line names."""
-    if config.get("unix"):
-        await server.listen_unix(config.get("unix"))
-        return f"unix:{config.get('unix')}"
-    context = None
-    if config.get("tls-cert"):
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+def _bind(config: Config) -> list[socket.socket]:
+    """The sockets, bound; raises `UsageError`."""
+    try:
+        return [bind_unix(config.get("unix"))] if config.get("unix") else bind(config.get("host"), config.get("port"))
+    except (OSError, UnicodeError) as error:
+        raise _unheard(config, error) from None
+
+
+def _unheard(config: Config, error: OSError | UnicodeError) -> UsageError:
+    """What to say where it cannot listen."""
+    number = error.errno if isinstance(error, OSError) else None
+    where, flag = config.get("unix"), "--unix"
+    if not where:
+        where = f"{config.get('host')} port {config.get('port')}"
+        flag = "--port" if number in (errno.EADDRINUSE, errno.EACCES) else "--host"
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return UsageError(f"cannot listen on {where}: {why} ({flag} chooses another)")
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """What TLS is spoken with, if it is; raises `UsageError`."""
+    if not config.get("tls-cert"):
+        return None
+    for name in ("tls-cert", "tls-key"):
         try:
-            context.load_cert_chain(config.get("tls-cert"), config.get("tls-key"))
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"--tls-cert: {error}") from None
+            open(config.get(name), "rb").close()  # what the library raises names no file
+        except OSError as error:
+            raise UsageError(f"--{name} {config.get(name)}: {error.strerror}") from None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.get("tls-cert"), config.get("tls-key"))
+    except (OSError, ssl.SSLError) as error:
+        files = f"--tls-cert {config.get('tls-cert')}, --tls-key {config.get('tls-key')}"
+        raise UsageError(f"{files}: {error}") from None
+    return context
+
+
+async def _listen(server: Server, bound: list[socket.socket], context: ssl.SSLContext | None, config: Config) -> str:
+    """Start listening; returns what the ready line names."""
+    try:
+        if config.get("unix"):
+            await server.listen_unix(bound[0])
+            return f"unix:{config.get('unix')}"
+        port = await server.listen(bound, context)
+    except OSError as error:  # somebody else began to, meanwhile
+        release(bound)
+        raise _unheard(config, error) from None
     host = config.get("host")
-    port = await server.listen(host, config.get("port"), context)
     return f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from shlex import quote
 from typing import Any, Final, NamedTuple, NoReturn
 
 from kantad import __version__
@@ -32,13 +33,17 @@ class Setting(NamedTuple):
     many: bool = False  # may be given several times
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
-        return text
+@dataclass(frozen=True)
+class OneOf:
+    """Reads one of these words."""
 
-    return read
+    choices: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """The word; raises ValueError where it is another one."""
+        if text not in self.choices:
+            raise ValueError(f"one of {', '.join(self.choices)}")
+        return text
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -94,20 +99,20 @@ SETTINGS: Final = (
     Setting("db", _text, "data.kantadb", "the database file; created where there is none"),
     Setting("host", _text, "127.0.0.1", "the address to listen on"),
     Setting("port", _integer(0, 65535), 8700, "the port; 0 picks a free one"),
-    Setting("unix", _text, None, "listen on this Unix socket instead"),
-    Setting("format", _one_of("json", "msgpack"), None, "the format of a new file: json (default) or msgpack"),
-    Setting("ack", _one_of(*ACKS), "durable", "when a write is answered: durable, written or applied"),
+    Setting("unix", _text, None, "listen on this Unix socket, and on no address"),
+    Setting("format", OneOf(("json", "msgpack")), None, "the format of a new file (default: json)"),
+    Setting("ack", OneOf(tuple(ACKS)), "durable", "when a write is answered"),
     Setting("flush-interval", _seconds, 0.1, "seconds within which relaxed writes reach the disk"),
     Setting("insecure", _switch, False, "allow an address other than loopback without access control"),
     Setting("tls-cert", _text, None, "the certificate chain, PEM"),
     Setting("tls-key", _text, None, "its private key, PEM"),
     Setting("cors-origin", _origin, (), "an origin whose pages may ask, such as https://app.example", many=True),
     Setting("allowed-host", _text, (), "a further Host name that is this server's", many=True),
-    Setting("max-body", _size, 16 << 20, "the largest request body, in bytes"),
+    Setting("max-body", _size, 16 << 20, "the largest request body"),
     Setting("max-depth", _integer(2, 256), 128, "the deepest nesting of containers, the root being 1"),
     Setting("max-segments", _integer(1, 256), 128, "the longest path, in segments"),
-    Setting("max-target", _size, 8 << 10, "the longest request target, in bytes"),
-    Setting("max-header", _size, 16 << 10, "the largest header block of a request, in bytes"),
+    Setting("max-target", _size, 8 << 10, "the longest request target"),
+    Setting("max-header", _size, 16 << 10, "the largest header block of a request"),
     Setting("max-connections", _integer(1, 1_000_000), 10_000, "connections at once"),
     Setting("max-subscriptions", _integer(1, 1_000_000), 1000, "subscriptions of a WebSocket"),
     Setting("max-in-flight", _integer(1, 1_000_000), 1024, "requests of a WebSocket under way"),
@@ -115,16 +120,26 @@ SETTINGS: Final = (
     Setting("body-timeout", _seconds, 30.0, "seconds in which a body makes progress"),
     Setting("idle-timeout", _seconds, 75.0, "seconds that a connection may be idle"),
     Setting("no-fast-path", _switch, False, "answer every request through aiohttp"),
-    Setting("log-level", _one_of("debug", "info", "warning", "error"), "info", "what is logged"),
-    Setting("log-format", _one_of("text", "json"), "text", "how it is logged"),
+    Setting("log-level", OneOf(("debug", "info", "warning", "error")), "info", "what is logged"),
+    Setting("log-format", OneOf(("text", "json")), "text", "how it is logged"),
 )
+
+_METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert": "FILE", "tls-key": "FILE"}
+
+COMMANDS: Final = {
+    "check": "verify every record of a file",
+    "dump": "print the state, now or at a revision or time, as JSON",
+    "log": "print the history, change by change; --follow goes on with it",
+    "repair": "cut a damaged file at the damage, or --adopt what stands behind it",
+}
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings, by name; `config.get("max-body")`."""
+    """The settings, by name; `config.get("max-body")`. `unknown` are variables that look like settings and are none."""
 
     values: Mapping[str, Any]
+    unknown: tuple[str, ...] = ()
 
     def get(self, name: str) -> Any:
         """The value of a setting."""
@@ -133,7 +148,15 @@ class Config:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        words = message.removeprefix("unrecognized arguments: ")
+        raise UsageError(message if words == message or words.startswith("-") else unknown(words))
+
+
+def unknown(word: str) -> str:
+    """What to say to a word that is neither a flag nor a command."""
+    if word.endswith(".kantadb") or "/" in word or os.path.exists(word):
+        return f"{word}: the file to serve is given with --db: kantad --db {quote(word)}"
+    return f"there is no command {word}: the commands are {', '.join(COMMANDS)}, and without one it serves"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,7 +164,11 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="kantad",
         allow_abbrev=False,
-        description="Serve a kantadb file over HTTP. Offline: kantad check|dump|repair FILE.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="kantad [--db FILE] [--port N] [flags]\n       kantad COMMAND FILE [flags]",
+        description="Serve a kantadb file over HTTP. Or, offline, on a file:\n\n"
+        + "".join(f"  kantad {name:<7} {what}\n" for name, what in COMMANDS.items())
+        + "\n`kantad COMMAND --help` tells the flags of these.",
         epilog="Every flag is also KANTAD_<FLAG> in the environment and a key of the TOML file of --config.",
     )
     for setting in SETTINGS:
@@ -150,10 +177,32 @@ def parser() -> argparse.ArgumentParser:
         elif setting.many:
             made.add_argument(f"--{setting.name}", action="append", metavar="VALUE", help=setting.help)
         else:
-            made.add_argument(f"--{setting.name}", metavar="VALUE", help=f"{setting.help} (default: {setting.default})")
+            help = f"{setting.help}{_shown(setting)}"
+            made.add_argument(f"--{setting.name}", metavar=_metavar(setting), help=help)
     made.add_argument("--config", metavar="FILE", help="a TOML file with settings")
-    made.add_argument("--version", action="version", version=f"kantad {__version__}")
+    made.add_argument("--version", action="version", version=f"kantad {__version__}", help="tell the version, and end")
     return made
+
+
+def _metavar(setting: Setting) -> str:
+    if isinstance(setting.read, OneOf):
+        return f"{{{','.join(setting.read.choices)}}}"
+    if setting.read in (_size, _seconds):
+        return "SIZE" if setting.read is _size else "SECONDS"
+    return _METAVARS.get(setting.name, "N")
+
+
+def _shown(setting: Setting) -> str:
+    """The default, as one would write it."""
+    if setting.default is None:
+        return ""
+    if setting.read is not _size:
+        return f" (default: {setting.default:g})" if setting.read is _seconds else f" (default: {setting.default})"
+    number, units = setting.default, iter(("", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    while number % 1024 == 0:
+        number, unit = number // 1024, next(units)
+    return f" (default: {number}{unit})"
 
 
 def load(arguments: list[str], environment: Mapping[str, str]) -> Config:
@@ -161,17 +210,29 @@ def load(arguments: list[str], environment: Mapping[str, str]) -> Config:
     flags = vars(parser().parse_args(arguments))
     path = flags.get("config") or environment.get("KANTAD_CONFIG")
     file = _read_file(path) if path else {}
-    values = {}
+    values, ranks = {}, {}
     for setting in SETTINGS:
-        variable = f"KANTAD_{setting.name.upper().replace('-', '_')}"
+        variable = _variable(setting.name)
         sources = (
             (f"--{setting.name}", flags.get(setting.name.replace("-", "_"))),
             (variable, environment.get(variable)),
             (f"{path}: {setting.name}", file.get(setting.name)),
         )
         values[setting.name] = _value(setting, sources)
+        ranks[setting.name] = next((rank for rank, (_, given) in enumerate(sources) if given is not None), len(sources))
     _check(values)
-    return Config(values)
+    _check_addresses(values, ranks)
+    return Config(values, _unknown_variables(environment))
+
+
+def _variable(name: str) -> str:
+    return f"KANTAD_{name.upper().replace('-', '_')}"
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    known = {_variable(name) for name in ("config", *(setting.name for setting in SETTINGS))}
+    names = (name for name in environment if name.startswith("KANTAD_") and not name.startswith("KANTAD_TEST_"))
+    return tuple(sorted(name for name in names if name not in known))
 
 
 def _read_file(path: str) -> dict[str, Any]:
@@ -222,6 +283,13 @@ def _check(values: dict[str, Any]) -> None:
         raise UsageError(
             f"--host {host}: an address other than loopback needs --insecure: anyone who reaches it could write"
         )
+
+
+def _check_addresses(values: dict[str, Any], ranks: dict[str, int]) -> None:
+    """Refuse an address that a Unix socket, given no less directly, would make senseless."""
+    for name in ("host", "port") if values["unix"] else ():
+        if ranks[name] <= ranks["unix"]:
+            raise UsageError(f"--unix and --{name} exclude each other: it listens on a socket, or on an address")
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,6 +15,7 @@ from kantad.engine.engine import Engine, open_engine
 from kantad.values.content import decode_json, encode_json
 from kantad.web.access import Access
 from kantad.web.app import App
+from kantad.web.binding import bind
 from kantad.web.body import Limits
 from kantad.web.connection import Patience
 from kantad.web.server import Server
@@ -136,7 +137,7 @@ class Serving:
             most_connections=most_connections,
             patience=patience,
         )
-        self.port = await self.server.listen("127.0.0.1", 0)
+        self.port = await self.server.listen(bind("127.0.0.1", 0))
         self.running = True
 
     async def stop(self) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from yarl import URL
 
 from kanta_client.errors import UnknownOutcomeError, refusal
+from kantad.values.errors import Problem
 from kantad.values.pointer import format_url, parse
 
 MERGE = "application/merge-patch+json"
@@ -79,7 +80,7 @@ class KantaClient:
         found: list[str] = []
         after = ""
         while True:
-            _, answer = await self._ask("GET", f"/v1/keys{format_url(parse(path))}?limit={page}{after}")
+            _, answer = await self._ask("GET", f"/v1/keys{_url(path)}?limit={page}{after}")
             found += answer.get("keys", ())
             if answer.get("next") is None:
                 return found
@@ -166,7 +167,17 @@ def _new_key() -> str:
 
 
 def _data(path: str) -> str:
-    return f"/v1/data{format_url(parse(path))}"
+    return f"/v1/data{_url(path)}"
+
+
+def _url(path: str) -> str:
+    """The URL path of a pointer; raises `KantaError` as the server would, where it is none."""
+    try:
+        return format_url(parse(path))
+    except Problem as problem:
+        raise refusal(problem.status, problem.body()) from None
+    except UnicodeEncodeError:
+        raise refusal(400, Problem("invalid_path", "a path is text that UTF-8 can hold").body()) from None
 
 
 def _written(answer: dict[str, Any]) -> Written:

@@ -4,7 +4,10 @@ from typing import Any
 
 
 class KantaError(Exception):
-    """The server refused: `code` is stable, `detail` is for people, `problem` is the whole body (RFC 9457)."""
+    """The server refused, or would have: a path that is no JSON Pointer is not sent.
+
+    `code` is stable, `detail` is for people, `problem` is the whole body (RFC 9457).
+    """
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         self.status = status

@@ -31,6 +31,11 @@ class Adoption:
         self.replayer: Replayer = walk.replayer
         self.adopted = self.unfit = self.snapshots = self.mended = 0
         self.before = b""  # the record before, where it was another program's
+        self.link = self.replayer.chain  # the chain in the original behind the record before
+        self.first = self.replayer.rev + 1  # the first revision of the new chain
+        self.unproven: list[
+            tuple[int, int]
+        ] = []  # the revisions, from and to, that the original's chain does not prove
 
     def frames(self, offset: int) -> Iterator[bytes]:
         """The bytes to write from this offset of the new file on."""
@@ -48,8 +53,24 @@ class Adoption:
                 offset += len(framed)
                 yield framed
 
+    def _is_proven(self, sound: Sound, record: Change) -> bool:
+        """Whether a record is what the original's chain says, of which the one before it is a part."""
+        computed = chain_after(self.link, self.codec.hashed(sound.payload))
+        try:
+            self.link = computed if record.h is None else bytes.fromhex(record.h)
+        except ValueError:
+            self.link = computed
+        return record.h == computed.hex()
+
+    def _note_unproven(self) -> None:
+        rev = self.replayer.rev
+        if self.unproven and self.unproven[-1][1] == rev - 1:
+            self.unproven[-1] = (self.unproven[-1][0], rev)
+        else:
+            self.unproven.append((rev, rev))
+
     def _change(self, sound: Sound, record: Change) -> list[tuple[bytes, bool]]:
-        replayer = self.replayer
+        replayer, proven = self.replayer, self._is_proven(sound, record)
         if replayer.lost_its_h(sound.payload):
             record = self.codec.decode(sound.payload[:-24] + b"}", Change)
             record.h = replayer.chain.hex()
@@ -69,6 +90,8 @@ class Adoption:
         self._went_on(chain, micros_of(record.ts), record.v)
         self.before = sound.payload if record.h is None else b""
         self.adopted += 1
+        if not proven:
+            self._note_unproven()
         return [(payload, False)]
 
     def _fits(self, record: Change) -> bool:
@@ -87,6 +110,8 @@ class Adoption:
 
     def _snapshot(self, snapshot: Snapshot) -> list[tuple[bytes, bool]]:
         replayer, self.before = self.replayer, b""
+        if snapshot.h is not None:
+            self.link = bytes.fromhex(snapshot.h)
         payloads = []
         micros = max(replayer.micros, micros_of(snapshot.ts))
         diff = difference(replayer.state, snapshot.state)

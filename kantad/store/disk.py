@@ -5,10 +5,12 @@ give one that writes short, fills up, fails to sync or stops at the n-th call. N
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 
@@ -22,6 +24,8 @@ class Disk(Protocol):
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int: ...
     def sync(self, fd: int) -> None: ...
     def truncate(self, fd: int, size: int) -> None: ...
+    def chown(self, fd: int, owner: int, group: int) -> None: ...
+    def chmod(self, fd: int, mode: int) -> None: ...
     def fstat(self, fd: int) -> os.stat_result: ...
     def stat(self, path: str) -> os.stat_result: ...
     def link(self, source: str, target: str) -> None: ...
@@ -53,6 +57,12 @@ class RealDisk:
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
+
+    def chown(self, fd: int, owner: int, group: int) -> None:
+        os.fchown(fd, owner, group)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
 
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
@@ -115,17 +125,62 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def place(disk: Disk, path: str, parts: Iterable[bytes | memoryview], *, replace: bool) -> None:
+class NotGiven(PermissionError):
+    """A new file cannot be given to the owner that it must have."""
+
+
+def give_to_owner(disk: Disk, model: os.stat_result, fd: int) -> None:
+    """Give a new file the owner and group of another; raises `NotGiven`, where the owner differs and must stay so.
+
+    A group that cannot be given is no reason: who owns the file is who may use it.
+    """
+    ours = disk.fstat(fd)
+    if (ours.st_uid, ours.st_gid) == (model.st_uid, model.st_gid):
+        return
+    try:
+        disk.chown(fd, model.st_uid, model.st_gid)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):  # EINVAL: no such user in this namespace
+            raise
+        if ours.st_uid != model.st_uid:
+            why = f"the new file cannot be given to user {model.st_uid}, who owns this one: {error.strerror}"
+            raise NotGiven(errno.EPERM, why) from error
+
+
+def make_alike(disk: Disk, model: os.stat_result, fd: int) -> None:
+    """Give a new file the owner, group and mode of another; raises `NotGiven`, as above.
+
+    In a group that is not the same one, the group's rights are not given.
+    """
+    give_to_owner(disk, model, fd)
+    mode = stat.S_IMODE(model.st_mode)
+    disk.chmod(fd, mode if disk.fstat(fd).st_gid == model.st_gid else mode & ~stat.S_IRWXG)
+
+
+def place(
+    disk: Disk,
+    path: str,
+    parts: Iterable[bytes | memoryview],
+    *,
+    replace: bool,
+    prepare: Callable[[int], None] = lambda fd: None,
+) -> None:
     """Put a file of these parts at this path, wholly or not at all, and durably.
 
     It is written under another name, synced, then renamed (`replace`) or linked (which raises
-    FileExistsError where the path is taken), and the folder is synced.
+    FileExistsError where the path is taken), and the folder is synced. `prepare` is given its
+    descriptor while it is empty. Raises OSError; one that tells that no file can be made names the folder.
     """
     temporary = f"{path}.new-{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         disk.unlink(temporary)
-    fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
+        fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    except OSError as error:
+        why = f"no file can be made there: {error.strerror}"
+        raise OSError(error.errno, why, os.path.dirname(path) or ".") from error
+    try:
+        prepare(fd)
         for part in parts:
             write_all(disk, fd, part)
         disk.sync(fd)

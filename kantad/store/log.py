@@ -19,10 +19,12 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
-from kantad.store.disk import Disk, place, remove_leftovers, write_all
+from kantad.store.disk import Disk, NotGiven, give_to_owner, make_alike, place, remove_leftovers, write_all
 from kantad.store.recovery import Recovered, recover
+from kantad.store.tail import UNPROMISED
 from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
 from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
@@ -39,6 +41,10 @@ class Locked(Exception):
 
 class NotOurs(Exception):
     """The path does not name a kantadb that can be served (exit status 2 or 65 is the caller's choice)."""
+
+
+class IsFolder(NotOurs):
+    """The path names a folder."""
 
 
 class NoRoom(Exception):
@@ -218,9 +224,18 @@ def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
         if not first or disk.fstat(fd).st_size:
             return fd
         try:
-            place(disk, path, [first], replace=True)  # an empty file becomes a new one of the other format
+            model = disk.fstat(fd)  # an empty file becomes a new one of the other format
+            place(disk, path, [first], replace=True, prepare=partial(make_alike, disk, model))
         finally:
             disk.close(fd)
+
+
+def check_kind(mode: int) -> None:
+    """Raise `NotOurs` unless this is the mode of a regular file."""
+    if stat.S_ISDIR(mode):
+        raise IsFolder("it is a folder, not a regular file")
+    if not stat.S_ISREG(mode):
+        raise NotOurs("it is not a regular file")
 
 
 def open_existing(path: str, disk: Disk) -> int | None:
@@ -230,8 +245,7 @@ def open_existing(path: str, disk: Disk) -> int | None:
             status = disk.stat(path)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(status.st_mode):
-            raise NotOurs("it is not a regular file")
+        check_kind(status.st_mode)
         fd = disk.open(path, os.O_RDWR | os.O_APPEND)
         try:
             disk.lock(fd)
@@ -270,10 +284,16 @@ def _settle(log: Log, found: Recovered, micros: int) -> None:
 
 def _set_aside(log: Log, found: Recovered) -> None:
     name = f"{log.path}.torn-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    model = log.disk.fstat(log.fd)
+
+    def give(fd: int) -> None:
+        with contextlib.suppress(NotGiven):  # it is the bytes that count
+            give_to_owner(log.disk, model, fd)
+
     with mapped(log.fd, log.size) as buffer, memoryview(buffer) as whole, whole[found.end :] as torn:
-        place(log.disk, name, [torn], replace=False)
+        place(log.disk, name, [torn], replace=False, prepare=give)
     found.warnings.append(
-        f"cut off a torn tail of {found.torn} bytes at byte {found.end}: it was never acknowledged; kept as {name}"
+        f"cut off a torn tail of {found.torn} bytes at byte {found.end}, {UNPROMISED}; the bytes are kept as {name}"
     )
 
 
@@ -307,8 +327,7 @@ def reading(path: str) -> Iterator[tuple[Any, int, Framing, Codec]]:
 
     Raises `NotOurs` and OSError.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise NotOurs("it is not a regular file")
+    check_kind(os.stat(path).st_mode)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size

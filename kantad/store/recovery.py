@@ -47,7 +47,7 @@ class Recovered:
     snapshot: int = 0  # bytes of that snapshot's record
     end: int = 0  # where the whole records end
     newline: bool = False  # the last record lacks its newline
-    torn: int = 0  # bytes behind `end` that were never acknowledged
+    torn: int = 0  # bytes behind `end` that are no whole record, nor damage
     batch: int = 0  # where the last batch begins
     hashed: int = 0  # replayed records with `h`
     unverified: int = 0  # replayed records without `h` behind one that has it

@@ -1,9 +1,11 @@
 """Torn tail or damage: what the bytes mean that are no whole record.
 
-A torn tail was never acknowledged: an incomplete or damaged record with no whole record behind
-it, or only such whole records behind it whose `b` says that the damaged one is of their batch (a
-disk may persist the second page of a batch and lose the first). Anything else is damage, and an
-open refuses it. So the question is whether a whole record stands behind the first bad byte.
+A torn tail is an incomplete or damaged record with no whole record behind it, or only such whole
+records behind it whose `b` says that the damaged one is of their batch (a disk may persist the
+second page of a batch and lose the first). A crash leaves nothing else, and what it leaves so was
+never acknowledged. Whoever alters the last record, or cuts a copy short, leaves the same: the file
+cannot tell, so the bytes are kept. Anything else is damage, and an open refuses it. So the question
+is whether a whole record stands behind the first bad byte.
 
 In JSON a record is looked for where one can begin: at the start of a line, or one byte behind the
 end of the JSON value that stands where a line began (its newline was flipped). Text inside a
@@ -28,6 +30,9 @@ _TOKENS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BEGINNINGS = re.compile(rb'\n(?:SNAPSHOT )?\{"ts":"([^"\n]{20,30})"')
 
+UNPROMISED: Final = (
+    "an interrupted write that was never acknowledged, unless the file was altered or cut short from outside"
+)
 COPY_WINDOW: Final = 256 << 20  # how far back a copy's original is looked for, bytes (measured: 25 ms)
 TIME_WINDOW: Final = 8 << 20  # how far back the times before a snapshot are looked at (measured: 20 ms)
 

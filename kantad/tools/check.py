@@ -1,8 +1,8 @@
 """Verify a database file: the whole chain, every snapshot, the framing.
 
 Exit status 0: whole; 1: it ends with a torn tail, which the next start cuts off and keeps aside;
-65: it is damaged, or no kantadb. Reads only, needs no lock, and may be used on a live file (where
-a batch that is being written right now looks like a torn tail).
+2: no such file, or it may not be read; 65: it is damaged, or no kantadb. Reads only, needs no lock, and
+may be used on a live file (where a batch that is being written right now looks like a torn tail).
 """
 
 import argparse
@@ -11,7 +11,9 @@ from typing import Final, TextIO
 
 from kantad.logs import escaped
 from kantad.store.log import NotOurs, reading
+from kantad.store.tail import UNPROMISED
 from kantad.store.verify import Verified, verify
+from kantad.tools.refusals import refused
 from kantad.values.record import cursor
 
 WHOLE, TORN, DAMAGED = 0, 1, 65
@@ -32,12 +34,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         with reading(path) as (buffer, size, framing, codec):
             size = size if args.end is None else min(size, args.end)
             verified = verify(buffer, size, framing, codec)
-    except NotOurs as error:
-        print(f"{name}: {escaped(str(error))}", file=err)
-        return DAMAGED
-    except OSError as error:
-        print(f"{name}: {error.strerror}", file=err)
-        return DAMAGED
+    except (NotOurs, OSError) as error:
+        return refused(name, error, err)
     report(name, verified, size, codec.name, out)
     if verified.damage is not None:
         print(f"{name}: {escaped(str(verified.damage))}", file=err)
@@ -45,7 +43,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         return DAMAGED
     if verified.torn:
         print(f"{name}: a torn tail of {verified.torn} bytes at byte {size - verified.torn}", file=err)
-        print("It was never acknowledged; the next start cuts it off and keeps the bytes aside.", file=err)
+        print(f"It is {UNPROMISED}.\nThe next start cuts it off and keeps the bytes as {name}.torn-<time>.", file=err)
         return TORN
     return WHOLE
 

@@ -1,7 +1,7 @@
 """Print the state of a database as JSON, now, at a revision, or at a moment.
 
-Reads only, needs no lock, and may be used on a live file. Exit status 65: the file is damaged or no
-kantadb; 1: it does not hold that revision.
+Reads only, needs no lock, and may be used on a live file. Exit status 1: the file does not hold that
+revision; 2: usage, no such file, or it may not be read; 65: it is damaged or no kantadb.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from kantad.store.history import Unreadable
 from kantad.store.log import NotOurs, reading
 from kantad.store.recovery import recover
 from kantad.store.retrace import Gone, Retrace
+from kantad.tools.refusals import refused
 from kantad.values.codec import Codec
 from kantad.values.content import encode_json
 from kantad.values.errors import Damaged, Problem
@@ -47,12 +48,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     except (Damaged, Unreadable) as error:
         print(f"{name}: {escaped(str(error))}\n`kantad check {name}` tells more.", file=err)
         return DAMAGED
-    except NotOurs as error:
-        print(f"{name}: {escaped(str(error))}", file=err)
-        return DAMAGED
-    except OSError as error:
-        print(f"{name}: {error.strerror}", file=err)
-        return DAMAGED
+    except (NotOurs, OSError) as error:
+        return refused(name, error, err)
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(encoding="utf-8")  # JSON is, whatever the locale
     out.write(escaped(encode_json(state).decode()) + "\n")

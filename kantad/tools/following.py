@@ -8,13 +8,12 @@ whole. Reads only; no lock.
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import msgspec
 
-from kantad.store.log import NotOurs, format_of, mapped
+from kantad.store.log import check_kind, format_of, mapped
 from kantad.store.recovery import damaged, recover
 from kantad.store.replay import Replayer
 from kantad.store.tail import stands_before, value_end
@@ -56,8 +55,7 @@ class Source:
     """An open file; `identity` is its device and inode."""
 
     def __init__(self, path: str) -> None:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise NotOurs("it is not a regular file")
+        check_kind(os.stat(path).st_mode)
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(self.fd)

@@ -3,7 +3,7 @@
 Reads only, needs no lock, and may be used on a live file. The changes after --since (a revision, a
 cursor or a time) up to --until; a cursor is verified. With --path, only changes after which the value
 there differs, told relative to it. Exit status 65: the file is damaged (what stands before the damage
-is printed) or no kantadb; 2: usage, or a cursor that is not of this history.
+is printed) or no kantadb; 2: usage, no such file, or a cursor that is not of this history.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from kantad.store.recovery import recover
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
 from kantad.tools.following import Diverged, Head, Source, begin, ending, pass_records, pass_without_newline, successor
+from kantad.tools.refusals import refused
 from kantad.values.codec import Codec
 from kantad.values.content import MISSING, copied
 from kantad.values.errors import Damaged, Problem
@@ -93,14 +94,10 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, wait: Wait | None = 
     except Damaged as error:
         print(f"{name}: {escaped(str(error))}\n`kantad check {name}` tells more.", file=err)
         return DAMAGED
-    except NotOurs as error:
-        print(f"{name}: {escaped(str(error))}", file=err)
-        return DAMAGED
     except BrokenPipeError:
         raise
-    except OSError as error:
-        print(f"{name}: {error.strerror}", file=err)
-        return DAMAGED
+    except (NotOurs, OSError) as error:
+        return refused(name, error, err)
     return OK
 
 

@@ -5,28 +5,39 @@ that verifies brings back what the lost records had changed, as a change of its 
 the damage may be lower than they were, and cursors from there on are not of this history any more.
 
 The original stays beside it as `<file>.before-repair-<time>`. The result is built under another
-name, synced and renamed: whenever it stops, the file is the original or the result. Needs the lock.
-Exit status 0: mended, or whole as it was; 65: no kantadb; 74: the disk failed; 75: locked.
+name, synced and renamed: whenever it stops, the file is the original or the result, with the same
+owner and mode. Needs the lock. Exit status 0: mended, or whole as it was; 2: no such file, it may not be
+written, or the result cannot be given to its owner; 65: no kantadb; 74: the disk failed; 75: locked.
 """
 
 import argparse
 import contextlib
+import errno
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
+from functools import partial
+from shlex import quote
 from typing import Any, Final, TextIO
 
 from kantad.logs import escaped
 from kantad.store.adoption import Adoption
-from kantad.store.disk import Disk, RealDisk, place
+from kantad.store.behind import Behind, count_behind
+from kantad.store.disk import Disk, RealDisk, make_alike, place
 from kantad.store.log import Locked, NotOurs, first_frame, format_of, mapped, open_existing
 from kantad.store.verify import Verified, Walk, verify
+from kantad.tools.refusals import BROKEN, refused
 from kantad.values.codec import Codec
 from kantad.values.framing import Framing, JsonLines
 from kantad.values.moment import now_micros
 
-OK, DAMAGED, BROKEN, LOCKED = 0, 65, 74, 75
+OK, LOCKED = 0, 75
 PART: Final = 1 << 20  # bytes copied at a time
+MOST_RANGES: Final = 20  # of revisions that are named
+
+
+class Unsettled(Exception):
+    """The result is in its place, but the disk did not say that it stays there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +53,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     try:
         fd = open_existing(path, disk)
         if fd is None:
-            print(f"{name}: there is no such file", file=err)
-            return DAMAGED
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
             return _repair(path, name, fd, args.adopt, disk, out)
         finally:
@@ -51,12 +61,14 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     except Locked as error:
         print(escaped(str(error)), file=err)
         return LOCKED
-    except NotOurs as error:
-        print(f"{name}: {escaped(str(error))}", file=err)
-        return DAMAGED
-    except OSError as error:
-        print(f"{name}: {error.strerror}; the file is as it was", file=err)
+    except Unsettled as error:
+        why = "the disk failed: it is mended, but may not be after a power cut; the original is kept as"
+        print(f"{name}: {why} {escaped(str(error))}", file=err)
         return BROKEN
+    except FileNotFoundError as error:
+        return refused(name, error, err)
+    except (NotOurs, OSError) as error:
+        return refused(name, error, err, "; the file is as it was")
 
 
 def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO) -> int:
@@ -68,13 +80,33 @@ def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO)
             print(f"{name} is whole: nothing was done", file=out)
             return OK
         _go_back(verified)
-        adoption = Adoption(buffer, size, framing, codec, verified.walk) if adopt else None
+        walk = verified.walk
+        behind = count_behind(buffer, walk.place, size, framing, codec, walk.replayer.rev, walk.replayer.micros)
+        adoption = Adoption(buffer, size, framing, codec, walk) if adopt else None
         copy = f"{path}.before-repair-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-        disk.link(path, copy)
         with contextlib.closing(_parts(buffer, verified, framing, codec, adoption)) as parts:
-            place(disk, path, parts, replace=True)
-    _report(name, copy, size, verified, codec, adoption, out)
+            _swap(path, fd, copy, parts, disk)
+    why = verified.damage or f"a torn tail of {verified.torn} bytes"
+    print(f"{name}: {escaped(str(why))}", file=out)
+    if adoption is None:
+        _report_cut(path, copy, size, walk, behind, out)
+    else:
+        _report_adopted(copy, walk, adoption, out)
     return OK
+
+
+def _swap(path: str, fd: int, copy: str, parts: Iterable[bytes], disk: Disk) -> None:
+    """Put the result, with the original's owner and mode, in its place, which is `copy` from now on."""
+    original = disk.fstat(fd)
+    disk.link(path, copy)
+    try:
+        place(disk, path, parts, replace=True, prepare=partial(make_alike, disk, original))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if disk.stat(path).st_ino != original.st_ino:
+                raise Unsettled(copy) from None
+            disk.unlink(copy)  # the original is in its place, and needs no second name
+        raise
 
 
 def _go_back(verified: Verified) -> None:
@@ -105,18 +137,43 @@ def _parts(
         yield from adoption.frames(end)
 
 
-def _report(
-    name: str, copy: str, size: int, verified: Verified, codec: Codec, adoption: Adoption | None, out: TextIO
-) -> None:
-    walk = verified.walk
-    why = verified.damage or f"a torn tail of {verified.torn} bytes"
-    print(f"{name}: {escaped(str(why))}", file=out)
-    if adoption is None:
-        print(f"cut at byte {walk.place}: {size - walk.place} bytes are gone from it", file=out)
-    else:
+def _report_cut(path: str, copy: str, size: int, walk: Walk, behind: Behind, out: TextIO) -> None:
+    rev = walk.replayer.rev
+    gone = "no whole change is gone"
+    if behind.whole:
+        verb = "is" if behind.last == rev + 1 else "are"
+        gone = f"{_named([(rev + 1, behind.last)])} {verb} gone, as far as can be counted"
+    print(f"cut at byte {walk.place}: {size - walk.place} bytes are gone from it", file=out)
+    print(f"{gone}; the database is at revision {rev} now; the original is kept as {escaped(copy)}", file=out)
+    if behind.whole:
+        kept, here = quote(escaped(copy)), quote(escaped(path))
         print(
-            f"behind byte {walk.place}: {adoption.adopted} changes adopted, {adoption.unfit} did not fit, "
-            f"{adoption.snapshots} snapshots, {adoption.mended} of them brought back lost changes",
+            f"whole changes behind the place of the cut: {behind.whole}. To keep what of them fits, in place of this "
+            f"result, before anything is written to it:\n  kantad repair --adopt {kept} && mv {kept} {here}",
             file=out,
         )
-    print(f"it is now at revision {walk.replayer.rev}; the original is kept as {escaped(copy)}", file=out)
+
+
+def _report_adopted(copy: str, walk: Walk, adoption: Adoption, out: TextIO) -> None:
+    print(
+        f"behind byte {walk.place}: {adoption.adopted} changes adopted, {adoption.unfit} did not fit, "
+        f"{adoption.snapshots} snapshots, {adoption.mended} of them brought back lost changes",
+        file=out,
+    )
+    if adoption.unproven:
+        print(f"not proven to be what was written: {_named(adoption.unproven)}", file=out)
+    if walk.replayer.rev >= adoption.first:
+        print(
+            f"from revision {adoption.first} on the chain has been made anew: "
+            "it proves nothing about what these changes were before",
+            file=out,
+        )
+    print(f"the database is at revision {walk.replayer.rev} now; the original is kept as {escaped(copy)}", file=out)
+
+
+def _named(ranges: list[tuple[int, int]]) -> str:
+    """The revisions in these ranges, from and to."""
+    texts = [str(first) if first == last else f"{first} to {last}" for first, last in ranges[:MOST_RANGES]]
+    more = len(ranges) - len(texts)
+    one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
+    return f"revision{'' if one else 's'} {', '.join(texts)}{f', and {more} more such ranges' if more else ''}"

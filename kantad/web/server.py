@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import ssl
-import stat
 from typing import Any, Final
 
 from aiohttp import web
@@ -93,31 +91,25 @@ class Server:
         self.sweeper: asyncio.Task[None] | None = None
         self.unix: tuple[str, int, int] | None = None  # path, device, inode
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Listen on an address; returns the port. Raises OSError."""
+    async def listen(self, sockets: list[socket.socket], tls: ssl.SSLContext | None = None) -> int:
+        """Listen on sockets of `bind`; returns the port of the first. Raises OSError, and closes them then."""
         loop = asyncio.get_running_loop()
         handshake = None if tls is None else self.patience.head
-        server = await loop.create_server(
-            self.aiohttp, host, port, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
-        )
-        self._began(server)
-        return int(server.sockets[0].getsockname()[1])
+        port = int(sockets[0].getsockname()[1])
+        for each in sockets:
+            server = await loop.create_server(
+                self.aiohttp, sock=each, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
+            )
+            self._began(server)
+        return port
 
-    async def listen_unix(self, path: str) -> None:
-        """Listen on a Unix socket that only its owner may use; one that nobody listens on is replaced.
-
-        Raises OSError, also where somebody listens on it or the path is another kind of file.
-        """
-        loop = asyncio.get_running_loop()
-        _remove_stale(path)
-        mask = os.umask(0o177)
-        try:
-            server = await loop.create_unix_server(self.aiohttp, path, backlog=BACKLOG)
-        finally:
-            os.umask(mask)
+    async def listen_unix(self, bound: socket.socket) -> None:
+        """Listen on a socket of `bind_unix`; its path is removed at the end. Raises OSError."""
+        path = bound.getsockname()
         status = os.stat(path)
         self.unix = (path, status.st_dev, status.st_ino)
-        self._began(server)
+        loop = asyncio.get_running_loop()
+        self._began(await loop.create_unix_server(self.aiohttp, sock=bound, backlog=BACKLOG))
 
     def _began(self, server: asyncio.Server) -> None:
         self.listening.append(server)
@@ -158,20 +150,3 @@ class Server:
                 status = os.stat(path)
                 if identity == [status.st_dev, status.st_ino]:
                     os.unlink(path)
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a Unix socket that nobody listens on; raises OSError where somebody does, or where it is no socket."""
-    try:
-        kind = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(kind):
-        raise FileExistsError(errno.EEXIST, "there is a file that is no socket", path)
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)

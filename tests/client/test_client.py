@@ -42,6 +42,25 @@ async def test_every_key_can_be_named(kanta: KantaClient, key: str) -> None:
     assert (await kanta.get(), await kanta.get(pointer)) == ({key: 1}, 1)
 
 
+@pytest.mark.parametrize("path", ["bad", "/~", "/a" * 129, "/\ud800"])
+async def test_a_path_that_is_no_pointer_is_refused_as_the_server_would(kanta: KantaClient, path: str) -> None:
+    for asked in (
+        kanta.get(path),
+        kanta.read(path),
+        kanta.keys(path),
+        kanta.set(path, 1),
+        kanta.patch(path, {}),
+        kanta.delete(path),
+        kanta.add(path, 1),
+    ):
+        with pytest.raises(KantaError) as refused:
+            await asked
+        assert (refused.value.status, refused.value.code) == (400, "invalid_path")
+        assert refused.value.problem["title"]
+    with pytest.raises(KantaError, match="invalid_path"):
+        await kanta.transact({}, path="bad")
+
+
 async def test_keys_come_from_all_pages(kanta: KantaClient) -> None:
     names = [f"k&{i}" for i in range(7)]
     await kanta.set("/o", dict.fromkeys(names, 0))

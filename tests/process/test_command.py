@@ -88,12 +88,55 @@ def test_a_signal_while_it_starts_ends_it_with_0(run: Run, tmp_path: Path) -> No
     assert server.lines == []
 
 
-def test_the_port_that_is_taken_is_named(run: Run) -> None:
+def test_the_port_that_is_taken_is_named_and_leaves_no_file(run: Run, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = run("--port", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        server = run("--port", str(port))
         assert server.wait() == 2
-    assert "address already in use" in server.lines[0].lower()
+    assert f"127.0.0.1 port {port}: address already in use (--port chooses another)" in server.lines[0].lower()
     assert len(server.lines) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--host", "192.0.2.1", "--insecure", "--port", "0"], "--host chooses another"),
+        (["--host", "no.such.host.invalid", "--insecure"], "--host chooses another"),
+        (["--host", "a..b", "--insecure"], "--host chooses another"),
+        (["--unix", "no/folder"], "--unix chooses another"),
+        (["--unix", "x" * 200], "--unix chooses another"),
+    ],
+)
+def test_an_address_that_cannot_be_had_leaves_no_file(
+    run: Run, tmp_path: Path, arguments: list[str], hint: str
+) -> None:
+    server = run(*arguments)
+    assert server.wait() == 2
+    assert hint in server.lines[0]
+    assert len(server.lines) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys"), reason="/sys is a folder that takes no file, from root neither")
+def test_a_folder_that_takes_no_file_is_named(run: Run) -> None:
+    server = run("--port", "0", "--db", "/sys/data.kantadb")
+    assert server.wait() == 2
+    assert "/sys: no file can be made there: " in server.lines[0]
+    assert ".new-" not in server.lines[0]
+
+
+def test_a_file_that_cannot_be_made_leaves_no_socket(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data.kantadb").symlink_to("no/folder/data.kantadb")
+    server = run("--unix", "socket")
+    assert server.wait() == 2
+    assert not (tmp_path / "socket").exists()
+
+
+def test_localhost_is_all_its_addresses(run: Run) -> None:
+    server = run("--host", "localhost", "--port", "0")
+    assert ask(server.port(), "GET", "/v1/data")[0] == 200
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +148,9 @@ def test_the_port_that_is_taken_is_named(run: Run) -> None:
         (["--config", "none.toml"], {}, "none.toml"),
         (["--host", "0.0.0.0"], {}, "--insecure"),
         (["--db", "no/such/folder/x.kantadb"], {}, "no/such/folder"),
-        (["--tls-cert", "a.pem", "--tls-key", "b.pem", "--port", "0"], {}, "--tls-cert"),
+        (["--tls-cert", "a.pem", "--tls-key", "b.pem", "--port", "0"], {}, "--tls-cert a.pem: No such file"),
+        (["--tls-cert", "/dev/null", "--tls-key", "b.pem", "--port", "0"], {}, "--tls-key b.pem: No such file"),
+        (["--tls-cert", "/dev/null", "--tls-key", "/dev/null", "--port", "0"], {}, "--tls-cert /dev/null"),
     ],
 )
 def test_a_wrong_setting_ends_it_with_2_and_is_named(
@@ -124,7 +169,32 @@ def test_version_and_help_are_on_stdout(run: Run) -> None:
     assert version.said() == f"kantad {__version__}\n"
     told = run("--help")
     assert told.wait() == 0
-    assert "--flush-interval" in told.said()
+    text = told.said()
+    assert "--flush-interval" in text
+    for part in ("kantad check ", "kantad dump ", "kantad log ", "kantad repair ", "{json,msgpack}", "16MiB"):
+        assert part in text
+    assert "None" not in text
+    for arguments in (("help",), ("-h",)):
+        same = run(*arguments)
+        assert (same.wait(), same.said()) == (0, text)
+    log = run("help", "log")
+    assert log.wait() == 0
+    assert "--follow" in log.said()
+
+
+def test_a_word_that_is_no_command_is_told_the_commands(run: Run) -> None:
+    server = run("frobnicate")
+    assert server.wait() == 2
+    assert "check, dump, log, repair" in server.lines[0]
+    assert len(server.lines) == 2
+
+
+@pytest.mark.parametrize("arguments", [["x.kantadb"], ["some/file"], ["--port", "0", "x.kantadb"]])
+def test_a_file_without_its_flag_is_told_the_flag(run: Run, tmp_path: Path, arguments: list[str]) -> None:
+    server = run(*arguments)
+    assert server.wait() == 2
+    assert f"kantad --db {arguments[-1]}\n" in server.lines[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_environment_and_file_reach_the_server(run: Run, tmp_path: Path) -> None:
@@ -134,6 +204,14 @@ def test_environment_and_file_reach_the_server(run: Run, tmp_path: Path) -> None
     assert status["file"]["path"].endswith("from-file.kantadb")
     assert (status["file"]["format"], status["ack"]) == ("msgpack", "written")
     assert server.stop() == 0
+
+
+def test_a_variable_that_is_no_setting_is_a_warning(run: Run) -> None:
+    server = run("--port", "0", KANTAD_DATABASE="x.kantadb")
+    server.ready()
+    assert server.stop() == 0
+    assert "WARNING KANTAD_DATABASE is set" in server.lines[0]
+    assert len(server.lines) == 2
 
 
 def test_a_file_that_is_served_already_ends_it_with_75(run: Run, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_an_address_other_than_loopback_needs_insecure(host: str) -> None:
     with pytest.raises(UsageError, match="--insecure"):
         load(["--host", host], {})
     assert load(["--host", host, "--insecure"], {}).get("host") == host
-    assert load(["--host", host, "--unix", "/tmp/s"], {}).get("host") == host
+    assert load(["--unix", "/tmp/s"], {"KANTAD_HOST": host}).get("host") == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -170,3 +170,26 @@ def test_unknown_flags_and_halves_of_pairs_are_refused() -> None:
     for arguments in (["--colour"], ["--po", "1"], ["extra"], ["--port"], ["--tls-cert", "x"], ["--tls-key", "x"]):
         with pytest.raises(UsageError):
             load(arguments, {})
+
+
+def test_a_unix_socket_and_an_address_exclude_each_other_where_they_are_given_alike(tmp_path: Path) -> None:
+    for name, text in (("host", "127.0.0.1"), ("port", "8700")):
+        file, both = tmp_path / "unix.toml", tmp_path / "both.toml"
+        file.write_text('unix = "s"\n')
+        both.write_text(f'unix = "s"\n{name} = "{text}"\n')
+        for arguments, environment in (
+            (["--unix", "s", f"--{name}", text], {}),
+            ([f"--{name}", text], {"KANTAD_UNIX": "s"}),
+            ([f"--{name}", text, "--config", str(file)], {}),
+            ([], {"KANTAD_UNIX": "s", variable(name): text}),
+            (["--config", str(both)], {}),
+        ):
+            with pytest.raises(UsageError, match=f"--unix and --{name}"):
+                load(arguments, environment)
+        assert load(["--unix", "s"], {variable(name): text}).get("unix") == "s"
+        assert load(["--unix", "s", "--config", str(both)], {}).get("unix") == "s"
+
+
+def test_variables_that_are_no_setting_are_noticed() -> None:
+    environment = {"KANTAD_PROT": "1", "KANTAD_CONFIG": "", "KANTAD_TEST_INPUT": "x", "KANTAD_ACK": "written", "X": "y"}
+    assert load([], environment).unknown == ("KANTAD_PROT",)

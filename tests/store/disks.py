@@ -4,6 +4,7 @@
 synced is made afterwards by `crash_states`, from the journal that the disk keeps of one file.
 """
 
+import errno
 import os
 import random
 from collections.abc import Iterator
@@ -86,6 +87,16 @@ class FaultyDisk(RealDisk):
         super().truncate(fd, size)
         self._leave(hit)
 
+    def chown(self, fd: int, owner: int, group: int) -> None:
+        hit = self._enter("chown")
+        super().chown(fd, owner, group)
+        self._leave(hit)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        hit = self._enter("chmod")
+        super().chmod(fd, mode)
+        self._leave(hit)
+
     def link(self, source: str, target: str) -> None:
         hit = self._enter("link")
         super().link(source, target)
@@ -120,6 +131,17 @@ class FillingDisk(FaultyDisk):
             return RealDisk.write(self, fd, data[: len(data) // 2])
         assert isinstance(self.fault, int)
         raise OSError(self.fault, os.strerror(self.fault))
+
+
+class KeepingDisk(FaultyDisk):
+    """Gives no file away, for a reason."""
+
+    def __init__(self, reason: int = errno.EPERM) -> None:
+        super().__init__()
+        self.reason = reason
+
+    def chown(self, fd: int, owner: int, group: int) -> None:
+        raise OSError(self.reason, os.strerror(self.reason))
 
 
 class CachingDisk(RealDisk):

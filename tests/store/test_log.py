@@ -260,6 +260,7 @@ class TestTornTails:
         opened, found = open_log(str(path), None, RealDisk(), T0)
         opened.close()
         assert "77 bytes" in found.warnings[0]
+        assert "unless the file was altered" in found.warnings[0]
         assert str(len(log.data)) in found.warnings[0]
 
     def test_zeros_from_the_start_are_torn(self, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def test_a_torn_tail(log: Maker, tmp_path: Path) -> None:
     ran = command(check, stored(tmp_path, log, bytes(log.data[: end + 20])))
     assert ran.status == 1
     assert f"20 bytes at byte {end}" in ran.err
+    assert "unless the file was altered or cut short from outside" in ran.err
+    assert "data.kantadb.torn-<time>" in ran.err
 
 
 def test_a_last_record_without_its_newline_is_whole(tmp_path: Path) -> None:
@@ -103,8 +105,10 @@ def test_no_kantadb(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    assert command(check, tmp_path / "none").status == 65
-    assert command(check, tmp_path).status == 65
+    assert command(check, tmp_path / "none") == (2, "", f"{tmp_path / 'none'}: No such file or directory\n")
+    assert command(check, tmp_path) == (2, "", f"{tmp_path}: it is a folder, not a regular file\n")
+    assert command(check, tmp_path / "none" / "x").status == 2
+    assert command(check, "/dev/null").status == 65
 
 
 def test_nothing_a_terminal_would_act_on_is_printed(tmp_path: Path) -> None:

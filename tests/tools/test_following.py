@@ -222,15 +222,21 @@ def test_it_ends_at_until(log: Maker, tmp_path: Path) -> None:
     assert revisions(Ran(0, out.getvalue(), "")) == [5, 6]
 
 
+def ignoring() -> None:
+    """As a shell starts what it puts in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Command:
     """`kantad log --follow` as a process, its lines read as they come."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before: Callable[[], None] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kantad", "log", "--follow", str(path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
+            preexec_fn=before,
         )
 
     def line(self) -> bytes:
@@ -241,23 +247,53 @@ class Command:
     def end(self) -> tuple[int, bytes]:
         status = self.process.wait(20)
         assert self.process.stderr is not None
-        said = self.process.stderr.read()
-        self.process.stderr.close()
-        return status, said
+        return status, self.process.stderr.read()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(20)
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
-def test_a_signal_and_a_closed_pipe_end_it_quietly(log: Maker, tmp_path: Path) -> None:
+@pytest.fixture
+def start() -> Iterator[Callable[..., Command]]:
+    """Starts the command; what still runs afterwards is killed."""
+    started: list[Command] = []
+
+    def begin(path: Path, before: Callable[[], None] | None = None) -> Command:
+        started.append(Command(path, before))
+        return started[-1]
+
+    try:
+        yield begin
+    finally:
+        for each in started:
+            each.close()
+
+
+@pytest.mark.parametrize("before", [None, ignoring])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_quietly_also_in_the_background_of_a_script(
+    tmp_path: Path, start: Callable[..., Command], number: signal.Signals, before: Callable[[], None] | None
+) -> None:
+    log = Maker("json")
+    log.change({"n": 1})
+    command = start(stored(tmp_path, log), before)
+    assert command.line().startswith(b"1 ")
+    command.process.send_signal(number)
+    assert command.end() == (0, b"")
+
+
+def test_a_closed_pipe_ends_it_quietly(log: Maker, tmp_path: Path, start: Callable[..., Command]) -> None:
     path = stored(tmp_path, log)
-    commands = [Command(path), Command(path)]
-    for each in commands:
-        for _ in range(3):
-            each.line()
+    command = start(path)
+    for _ in range(3):
+        command.line()
     append(path, more(log, 4))()
-    for each in commands:
-        assert each.line().startswith(b"4 ")
-        assert each.process.stdout is not None
-    commands[0].process.send_signal(signal.SIGINT)
-    assert commands[0].end() == (0, b"")
-    commands[1].process.stdout.close()  # type: ignore[union-attr]
-    assert commands[1].end() == (0, b"")
-    commands[0].process.stdout.close()  # type: ignore[union-attr]
+    assert command.line().startswith(b"4 ")
+    assert command.process.stdout is not None
+    command.process.stdout.close()
+    assert command.end() == (0, b"")

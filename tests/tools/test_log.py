@@ -195,8 +195,8 @@ def test_damage(log: Maker, tmp_path: Path) -> None:
 
 def test_no_kantadb(tmp_path: Path) -> None:
     path = tmp_path / "data.kantadb"
-    assert command(tool, path).status == 65
-    assert command(tool, tmp_path).status == 65
+    assert command(tool, path).status == 2
+    assert command(tool, tmp_path).status == 2
     path.write_bytes(b"something else altogether")
     assert command(tool, path).status == 65
     path.write_bytes(b"")

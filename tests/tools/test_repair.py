@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from kantad.tools import check, repair
 from kantad.values.content import encode_msgpack, same
 from kantad.values.errors import Damaged
 from kantad.values.moment import datetime_of
-from tests.store.disks import Death, FaultyDisk
+from tests.store.disks import Death, FaultyDisk, KeepingDisk
 from tests.store.logs import FORMATS, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, broken, command, flipped, stored
 
@@ -267,6 +268,53 @@ def test_the_original_or_the_result_at_every_call(
         assert path.read_bytes() == result
 
 
+@pytest.mark.parametrize("flags", [[], ["--adopt"]])
+@pytest.mark.parametrize("call", ["open", "write", "sync", "chmod", "rename"])
+def test_a_repair_that_finds_no_room_leaves_nothing_behind(
+    log: Maker, tmp_path: Path, call: str, flags: list[str]
+) -> None:
+    path = stored(tmp_path, log, flipped(log, log.points[-2].end - 9))
+    before = path.read_bytes()
+    ran = command(repair, path, *flags, disk=FaultyDisk(errno.ENOSPC, 1 if call == "open" else 0, (call,)))
+    assert ran.status == 74
+    assert "No space left" in ran.err
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_the_result_has_the_mode_of_the_original(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log, bytes(log.data[:-7]))
+    path.chmod(0o640)
+    mended(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_result_has_the_owner_of_the_original(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log, bytes(log.data[:-7]))
+    os.chown(path, 12345, 23456)
+    path.chmod(0o660)
+    mended(path)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 23456, 0o660)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_result_that_its_owner_cannot_be_given_is_none(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log, bytes(log.data[:-7]))
+    before = path.read_bytes()
+    os.chown(path, 12345, -1)
+    ran = command(repair, path, disk=KeepingDisk())
+    assert ran.status == 2
+    assert "cannot be given to user 12345" in ran.err
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == before
+    os.chown(path, 0, 23456)  # a group is no reason, but gets no rights
+    path.chmod(0o660)
+    assert command(repair, path, disk=KeepingDisk()).status == 0
+    assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (0, 0o600)
+
+
 def test_a_locked_file_is_left_alone(log: Maker, tmp_path: Path) -> None:
     path = stored(tmp_path, log)
     opened, _ = open_log(str(path), None, RealDisk(), 0)
@@ -287,5 +335,8 @@ def test_what_is_no_kantadb(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"hello")
     assert command(repair, path).status == 65
-    assert command(repair, tmp_path / "none").status == 65
+    for other in (tmp_path / "none", tmp_path):
+        ran = command(repair, other)
+        assert (ran.status, ran.out) == (2, "")
+        assert str(other) in ran.err
     assert os.listdir(tmp_path) == ["x"]
