@@ -7,6 +7,7 @@ from kantad.engine.proposal import ACKS, Ack
 from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import percent_decoded
+from kantad.web.misfit import unknown_name
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}").fullmatch
@@ -21,7 +22,7 @@ def parse_query(query: str, known: tuple[str, ...]) -> dict[str, str]:
         name, _, value = pair.partition("=")
         name = _decoded(name, name)
         if name not in known:
-            raise Problem("invalid_parameter", f"there is no parameter {name[:64]!r} here", parameter=name[:64])
+            raise unknown_name(name, known)
         if name in found:
             raise Problem("invalid_parameter", f"{name} is given twice", parameter=name)
         found[name] = _decoded(value, name)

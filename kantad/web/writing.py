@@ -75,6 +75,8 @@ class RevertRequest(WriteRequest, kw_only=True):
     a: str = "revert"
 
 
+MEMBERS: Final = WriteRequest.__struct_encode_fields__
+
 _decode_transaction = msgspec.json.Decoder(TransactionRequest).decode
 _decode_transaction_msgpack = msgspec.msgpack.Decoder(TransactionRequest).decode
 _decode_revert = msgspec.json.Decoder(RevertRequest).decode
@@ -224,7 +226,7 @@ async def transaction(engine: Engine, request: web.BaseRequest, query: str, limi
     msgpack = is_msgpack(request.headers.get("Content-Type", ""))
     body = await read_body(request, limits)
     decode(body, msgpack, limits.max_depth)
-    asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body)
+    asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body, MEMBERS)
     return await _committed(engine, request, proposal_of(asked, key, engine.foreign))
 
 
@@ -239,7 +241,7 @@ async def revert(engine: Engine, request: web.BaseRequest, query: str, limits: L
     msgpack = is_msgpack(request.headers.get("Content-Type", ""))
     body = await read_body(request, limits)
     decode(body, msgpack, limits.max_depth)
-    asked = decoded(_decode_revert_msgpack if msgpack else _decode_revert, body)
+    asked = decoded(_decode_revert_msgpack if msgpack else _decode_revert, body, MEMBERS)
     proposal = _proposal(asked, key, engine.foreign)
     proposal.edit, proposal.to, proposal.body = "revert", asked.rev, MISSING
     proposal.conditions += header_conditions(request, proposal.path)
