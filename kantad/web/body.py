@@ -116,7 +116,7 @@ def decoded(decoder: Any, body: Any, known: Container[str] = ()) -> Any:
         if "imestamp" in str(error):  # of MessagePack, before the year 1 or after 9999, or none at all
             raise Problem("invalid_value", str(error).strip()) from None
         if "out of range" in str(error):
-            raise Problem("invalid_value", f"{error}: a number is finite", offset=_out_of_range_at(body)) from None
+            raise Problem("invalid_value", "a number is finite", offset=_out_of_range_at(body)) from None
         raise misfit(error, known) from None
     except msgspec.DecodeError as error:
         if not body:

@@ -81,12 +81,12 @@ def count(text: str | None, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def idempotency_key(text: str | None) -> str | None:
-    """1 to 128 printable ASCII characters."""
+def idempotency_key(text: str | None, name: str = "Idempotency-Key") -> str | None:
+    """1 to 128 printable ASCII characters, given under this name."""
     if text is not None and not (1 <= len(text) <= KEY and text.isascii() and text.isprintable()):
         raise Problem(
             "invalid_parameter",
             f"an idempotency key is 1 to {KEY} printable ASCII characters",
-            parameter="Idempotency-Key",
+            parameter=name,
         )
     return text

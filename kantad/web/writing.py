@@ -277,7 +277,7 @@ def _proposal(asked: WriteRequest, key: str | None, foreign: bool) -> Proposal:
         user=None if asked.u is None else label(asked.u, "u"),
         m=moment(asked.m, "m"),
         base=asked.base,
-        key=idempotency_key(asked.id) or key,
+        key=idempotency_key(asked.id, "id") or key,
         conditions=tuple(_condition(each) for each in asked.conditions),
         ack=asked.ack,
         dry_run=asked.dry_run,
@@ -289,7 +289,8 @@ def _proposal(asked: WriteRequest, key: str | None, foreign: bool) -> Proposal:
 def _condition(asked: ConditionRequest) -> Condition:
     equals = MISSING if asked.equals is msgspec.UNSET else asked.equals
     if equals is MISSING and asked.exists is None and asked.etag is None and asked.unchanged_since is None:
-        raise Problem("invalid_parameter", "a condition has equals, exists, etag or unchanged_since", path=asked.path)
+        detail = "a condition has equals, exists, etag or unchanged_since"
+        raise Problem("invalid_parameter", detail, parameter="if", path=asked.path)
     if asked.unchanged_since is not None:
         parse_cursor(asked.unchanged_since, "unchanged_since")
     etags = None if asked.etag is None else (asked.etag.removeprefix('"').removesuffix('"'),)

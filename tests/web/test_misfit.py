@@ -136,3 +136,24 @@ async def test_a_body_that_is_not_there_or_not_whole_is_said_to_be_so(serving: S
         half = b"[1" if kind == "json" else b"\x92\x01"
         got = await serving.ask(method, target, None, f"Content-Type: application/{kind}", body=half)
         assert (got.code, got.json["detail"]) == ("invalid_json", "the body ends in the middle of a value")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "ä"])
+async def test_a_key_that_is_none_is_refused_under_the_name_it_was_given(serving: Serving, key: str) -> None:
+    got = await serving.transact(diff={}, id=key)
+    assert (got.code, got.json["parameter"]) == ("invalid_parameter", "id")
+    peer = await Peer.open(serving)
+    peer.send({"id": 1, "op": "transact", "diff": {}, "key": key})
+    assert (await peer.answer(1))["error"]["parameter"] == "key"
+    got = await serving.ask("PUT", "/v1/data/x", 1, f"Idempotency-Key: {'x' * 129}")
+    assert got.json["parameter"] == "Idempotency-Key"
+
+
+async def test_a_condition_without_a_condition_is_refused_as_a_member_of_if(serving: Serving) -> None:
+    got = await serving.transact(diff={}, when=[{"path": ""}])
+    assert (got.code, got.json["parameter"], got.json["path"]) == ("invalid_parameter", "if", "")
+
+
+async def test_a_number_that_is_none_is_called_so_without_a_place_in_msgspec_s_words(serving: Serving) -> None:
+    got = await serving.ask("POST", "/v1/revert", body=b'{"rev":1e999}')
+    assert (got.code, got.json["detail"]) == ("invalid_value", "a number is finite")
