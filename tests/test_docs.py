@@ -62,6 +62,24 @@ def test_an_offline_command_is_documented(command: str) -> None:
     assert f"| `kantad {command} FILE` |" in OPERATIONS
 
 
+def test_every_module_has_its_row_in_the_architecture_and_every_row_its_module() -> None:
+    floors = re.split(
+        r"^\*\*\d, .*?`kantad/(.*?)`", (ROOT / "docs" / "architecture.md").read_text(), flags=re.MULTILINE
+    )
+    assert len(floors) == 11
+    for folder, text in zip(floors[1::2], floors[2::2], strict=True):
+        rows = re.findall(r"^\| (`.*?`) \|", text.split("\n## ")[0], re.MULTILINE)
+        named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+        modules = [path.stem for path in (ROOT / "kantad" / folder).glob("*.py") if path.stem != "__init__"]
+        assert sorted(named) == sorted(modules)
+
+
+def test_every_benchmark_is_listed() -> None:
+    listed = (ROOT / "docs" / "contributing.md").read_text()
+    for path in (ROOT / "tests" / "bench").glob("*.py"):
+        assert f"tests/bench/{path.name}" in listed or f"tests.bench.{path.stem}" in listed, path.name
+
+
 def test_the_commands_that_set_up_are_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     for command in SET_UP:

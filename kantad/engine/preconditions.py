@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SHOWN_VALUE: Final = 64 << 10  # bytes of JSON
 SHOWN_TOGETHER: Final = 1 << 20  # bytes of JSON, all values of a refusal
 MOST_LISTED: Final = 100  # conflicting changes
+MOST_TOLD: Final = 200  # characters of a path in a text
 NEAR: Final = 1000  # changes that are looked through in the step of the write, as far as the ring holds them
 SLICE: Final = 0.004  # seconds of looking back between two looks at everything else
 
@@ -88,7 +89,14 @@ def _check_conditions(proposal: Proposal, looked: Looked, present: Present, past
     if failed:
         members = at_present(past, present, proposal.path)
         named = [{"path": format(path), "reason": why, **present.shown(path)} for path, why in failed]
-        raise Problem("precondition_failed", failed[0][1], **members, failed=named)
+        raise Problem("precondition_failed", _told(failed), **members, failed=named)
+
+
+def _told(failed: list[tuple[Path, str]]) -> str:
+    """The first condition that does not hold, with its path: that of the write, which the refusal shows, is another."""
+    path, why = failed[0]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f'{why}, at "{format(path)[:MOST_TOLD]}"{more}'
 
 
 def _changed_since(marks: dict[int, int], proposal: Proposal, looked: Looked, past: Past) -> set[int]:

@@ -6,6 +6,7 @@ Pure; called by the differ, the interpreter, the preconditions and the edges.
 """
 
 from collections.abc import Container
+from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
@@ -32,6 +33,9 @@ MISSING: Final = Missing()
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**64 - 1
+
+_ONLY_MSGPACK: Final = "can be stored in a file in MessagePack only, and this one is in JSON"
+_FOREIGN: Final[dict[type, str]] = {bytes: "a byte string", datetime: "a timestamp"}
 
 encode_json = msgspec.json.Encoder().encode
 encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -127,14 +131,16 @@ def check_scalar(value: Any, foreign: bool = False) -> None:
         if kind is msgspec.msgpack.Ext:
             raise Problem("invalid_value", "a MessagePack extension is not a value")
         if not foreign:
-            raise Problem("validation_failed", f"a {kind.__name__} is not a JSON value")
+            raise Problem("validation_failed", f"{_FOREIGN.get(kind, 'this')} {_ONLY_MSGPACK}")
 
 
 def check_key(key: Any, among: Container[Any], foreign: bool = False) -> None:
     """Refuse an object key that is not a string (with `foreign`: nor an integer that is not among them as a string)."""
     if type(key) is str:
         return
-    if not (foreign and type(key) is int):
+    if type(key) is not int:
         raise Problem("invalid_value", "the key of an object is a string")
+    if not foreign:
+        raise Problem("validation_failed", f"a key that is an integer {_ONLY_MSGPACK}")
     if str(key) in among:
         raise Problem("invalid_value", f'an object cannot have both the keys {key} and "{key}", which are one path')

@@ -31,7 +31,7 @@ CODES: dict[str, tuple[int, str]] = {
     "uri_too_long": (414, "The request target is too long"),
     "unsupported_media_type": (415, "The content type or coding is not supported"),
     "host_refused": (421, "This host name is not served here"),
-    "validation_failed": (422, "The value does not fit the schema"),
+    "validation_failed": (422, "The value is not one that this database takes"),
     "too_deep": (422, "The value is nested too deeply"),
     "key_reused": (422, "The idempotency key was used for another request"),
     "too_many": (429, "Too many requests"),

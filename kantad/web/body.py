@@ -6,6 +6,7 @@ msgspec raises four kinds of error and accepts 5,000 levels of nesting; everythi
 
 import asyncio
 import re
+from collections.abc import Container
 from math import isinf
 from typing import Any, Final, TypeVar
 
@@ -15,6 +16,7 @@ from aiohttp.http import HttpVersion11
 
 from kantad.values.content import decode_json
 from kantad.values.errors import Problem
+from kantad.web.misfit import misfit
 
 T = TypeVar("T")
 
@@ -101,8 +103,8 @@ def decode(body: bytes, msgpack: bool, max_depth: int) -> Any:
     return value
 
 
-def decoded(decoder: Any, body: bytes) -> Any:
-    """What a msgspec decoder makes of the body; its errors as `Problem`."""
+def decoded(decoder: Any, body: Any, known: Container[str] = ()) -> Any:
+    """What a msgspec decoder makes of the body; its errors as `Problem`. `known` is as for `misfit`."""
     try:
         return decoder(body)
     except UnicodeDecodeError as error:  # tells the place within the string
@@ -114,18 +116,15 @@ def decoded(decoder: Any, body: bytes) -> Any:
         if "imestamp" in str(error):  # of MessagePack, before the year 1 or after 9999, or none at all
             raise Problem("invalid_value", str(error).strip()) from None
         if "out of range" in str(error):
-            raise Problem("invalid_value", f"{error}: a number is finite", offset=_out_of_range_at(body)) from None
-        raise misfit(error) from None
+            raise Problem("invalid_value", "a number is finite", offset=_out_of_range_at(body)) from None
+        raise misfit(error, known) from None
     except msgspec.DecodeError as error:
+        if not body:
+            raise Problem("invalid_json", "there is no body", offset=0) from None
         found = _BYTE.search(str(error))
         offset = int(found.group(1)) if found else len(body)
-        raise Problem("invalid_json", str(error), offset=offset) from None
-
-
-def misfit(error: msgspec.ValidationError) -> Problem:
-    """The problem of parameters that do not have their types, naming the one."""
-    _, found, name = str(error).rpartition("$.")
-    return Problem("invalid_parameter", str(error), **({"parameter": name.rstrip("`")} if found else {}))
+        detail = str(error) if found else "the body ends in the middle of a value"
+        raise Problem("invalid_json", detail, offset=offset) from None
 
 
 def _out_of_range_at(body: bytes) -> int:

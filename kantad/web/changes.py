@@ -7,10 +7,9 @@ at a bound of bytes or after two seconds, whichever comes first, and then says w
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
-from msgspec import Meta
 
 from kantad.engine import since as place
 from kantad.engine.engine import Engine
@@ -19,10 +18,11 @@ from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import parse
 from kantad.values.record import cursor, parse_cursor
-from kantad.web.body import misfit
-from kantad.web.parameters import label, parse_query
+from kantad.web.misfit import misfit
+from kantad.web.parameters import count, label, parse_query, seconds
 
 MOST_WAIT: Final = 60.0
+MOST_CHANGES: Final = 10_000  # of one listing, or of a feed that is to end
 MOST_BYTES: Final = 8 << 20  # of one listing
 MOST_SECONDS: Final = 2.0  # of going through the log for one listing
 SLICE: Final = 0.004  # seconds between two looks at everything else
@@ -50,7 +50,7 @@ class Asked(msgspec.Struct, kw_only=True, rename={"start": "from", "stop": "to"}
 
     since: int | str | None = None
     until: int | str | None = None
-    limit: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    limit: int | None = None
     order: Literal["asc", "desc"] = "asc"
     path: str = ""
     action: str | None = None
@@ -61,7 +61,9 @@ class Asked(msgspec.Struct, kw_only=True, rename={"start": "from", "stop": "to"}
     value: bool = False
 
     def filter(self) -> Filter:
-        """What the changes must be; raises `Problem`."""
+        """What the changes must be; raises `Problem`, also for a limit that is none."""
+        if self.limit is not None:
+            count(str(self.limit), "limit", 1, MOST_CHANGES)
         return Filter(
             parse(self.path),
             None if self.action is None else label(self.action, "action"),
@@ -74,10 +76,12 @@ class Asked(msgspec.Struct, kw_only=True, rename={"start": "from", "stop": "to"}
 def asked_of(query: str) -> Asked:
     """The parameters of a query string; raises `Problem("invalid_parameter")`."""
     given = parse_query(query, PARAMETERS)
+    count(given.get("limit"), "limit", 1, MOST_CHANGES)
+    seconds(given.get("wait"), "wait", MOST_WAIT)
     try:
         return msgspec.convert(given, Asked, strict=False)
     except msgspec.ValidationError as error:
-        raise misfit(error) from None
+        raise misfit(error, query=True) from None
 
 
 def only(asked: Asked, where: str, **defaults: Any) -> None:
@@ -218,8 +222,8 @@ class Start(NamedTuple):
         return engine.written.rev if self.rev is None else self.rev
 
 
-async def start_of(engine: Engine, asked: Asked) -> Start:
-    """Where the feed that is asked for begins; raises `Problem`."""
+async def start_of(engine: Engine, asked: Asked, name: str = "since") -> Start:
+    """Where the feed that is asked for begins; raises `Problem`. `name` is what told its `since`."""
     filter = asked.filter()
     until: int | None = None
     if asked.until is not None:
@@ -230,7 +234,7 @@ async def start_of(engine: Engine, asked: Asked) -> Start:
     if asked.since is None:
         return Start(filter, None, None, until, asked.value, False)
     try:
-        rev = await place.position(engine, asked.since)
+        rev = await place.position(engine, asked.since, name)
         return Start(filter, rev, await _cursor(engine, rev), until, False, False)
     except Problem as problem:
         if problem.code != "history_gone" or not asked.value:

@@ -14,7 +14,7 @@ from kantad.values.moment import time_text
 from kantad.values.pointer import Path, format
 from kantad.values.view import Shown, View, show
 from kantad.web.changes import list_changes, only, start_of
-from kantad.web.parameters import label
+from kantad.web.parameters import idempotency_key, label
 from kantad.web.past import PAST, earlier
 from kantad.web.reading import MOST_KEYS, members_answer
 from kantad.web.tongue import (
@@ -271,7 +271,7 @@ def transaction_of(asked: Transact) -> TransactionRequest:
         u=asked.u,
         path=asked.path,
         base=asked.base,
-        id=asked.key,
+        id=idempotency_key(asked.key, "key"),
         m=asked.m,
         ack=asked.ack,
         conditions=asked.conditions,

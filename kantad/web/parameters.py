@@ -7,6 +7,7 @@ from kantad.engine.proposal import ACKS, Ack
 from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import percent_decoded
+from kantad.web.misfit import unknown_name
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}").fullmatch
@@ -21,7 +22,7 @@ def parse_query(query: str, known: tuple[str, ...]) -> dict[str, str]:
         name, _, value = pair.partition("=")
         name = _decoded(name, name)
         if name not in known:
-            raise Problem("invalid_parameter", f"there is no parameter {name[:64]!r} here", parameter=name[:64])
+            raise unknown_name(name, known)
         if name in found:
             raise Problem("invalid_parameter", f"{name} is given twice", parameter=name)
         found[name] = _decoded(value, name)
@@ -80,12 +81,12 @@ def count(text: str | None, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def idempotency_key(text: str | None) -> str | None:
-    """1 to 128 printable ASCII characters."""
+def idempotency_key(text: str | None, name: str = "Idempotency-Key") -> str | None:
+    """1 to 128 printable ASCII characters, given under this name."""
     if text is not None and not (1 <= len(text) <= KEY and text.isascii() and text.isprintable()):
         raise Problem(
             "invalid_parameter",
             f"an idempotency key is 1 to {KEY} printable ASCII characters",
-            parameter="Idempotency-Key",
+            parameter=name,
         )
     return text

@@ -146,7 +146,7 @@ async def stream_changes(engine: Engine, request: web.BaseRequest, asked: Asked,
     if resumed:
         asked.since = resumed
     stream = Stream(engine, connection, text)
-    start = await start_of(engine, asked)
+    start = await start_of(engine, asked, "Last-Event-ID" if resumed else "since")
     if resumed and kind == SSE and start.until is not None and start.position(engine) >= start.until:
         return Reply(204, b"", b"")  # a browser's EventSource connects again after an end, unless it is told so
     headers = b"Content-Type: %b\r\nX-Accel-Buffering: no\r\n" % kind.encode()

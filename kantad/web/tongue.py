@@ -19,7 +19,7 @@ from kantad.values.record import cursor
 from kantad.web.body import check_depth, decode, decoded
 from kantad.web.changes import Asked
 from kantad.web.frames import BINARY, TEXT, frame, payload_of
-from kantad.web.writing import Conditions, outcome_body
+from kantad.web.writing import MEMBERS, Conditions, outcome_body
 
 Id = int | float | str
 
@@ -135,7 +135,8 @@ class Apart:
     def _found(self, value: Any) -> Request | Refused:
         try:
             check_depth(value, self.max_depth)
-            found: Request = decoded(_converted, value)
+            writes = type(value) is dict and value.get("op") == "transact"
+            found: Request = decoded(_converted, value, MEMBERS if writes else ())
         except Problem as problem:
             given = value.get("id") if type(value) is dict else None
             return Refused(given if type(given) in (int, float, str) else None, problem)

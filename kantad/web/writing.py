@@ -75,6 +75,8 @@ class RevertRequest(WriteRequest, kw_only=True):
     a: str = "revert"
 
 
+MEMBERS: Final = WriteRequest.__struct_encode_fields__
+
 _decode_transaction = msgspec.json.Decoder(TransactionRequest).decode
 _decode_transaction_msgpack = msgspec.msgpack.Decoder(TransactionRequest).decode
 _decode_revert = msgspec.json.Decoder(RevertRequest).decode
@@ -224,7 +226,7 @@ async def transaction(engine: Engine, request: web.BaseRequest, query: str, limi
     msgpack = is_msgpack(request.headers.get("Content-Type", ""))
     body = await read_body(request, limits)
     decode(body, msgpack, limits.max_depth)
-    asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body)
+    asked = decoded(_decode_transaction_msgpack if msgpack else _decode_transaction, body, MEMBERS)
     return await _committed(engine, request, proposal_of(asked, key, engine.foreign))
 
 
@@ -239,7 +241,7 @@ async def revert(engine: Engine, request: web.BaseRequest, query: str, limits: L
     msgpack = is_msgpack(request.headers.get("Content-Type", ""))
     body = await read_body(request, limits)
     decode(body, msgpack, limits.max_depth)
-    asked = decoded(_decode_revert_msgpack if msgpack else _decode_revert, body)
+    asked = decoded(_decode_revert_msgpack if msgpack else _decode_revert, body, MEMBERS)
     proposal = _proposal(asked, key, engine.foreign)
     proposal.edit, proposal.to, proposal.body = "revert", asked.rev, MISSING
     proposal.conditions += header_conditions(request, proposal.path)
@@ -275,7 +277,7 @@ def _proposal(asked: WriteRequest, key: str | None, foreign: bool) -> Proposal:
         user=None if asked.u is None else label(asked.u, "u"),
         m=moment(asked.m, "m"),
         base=asked.base,
-        key=idempotency_key(asked.id) or key,
+        key=idempotency_key(asked.id, "id") or key,
         conditions=tuple(_condition(each) for each in asked.conditions),
         ack=asked.ack,
         dry_run=asked.dry_run,
@@ -287,7 +289,8 @@ def _proposal(asked: WriteRequest, key: str | None, foreign: bool) -> Proposal:
 def _condition(asked: ConditionRequest) -> Condition:
     equals = MISSING if asked.equals is msgspec.UNSET else asked.equals
     if equals is MISSING and asked.exists is None and asked.etag is None and asked.unchanged_since is None:
-        raise Problem("invalid_parameter", "a condition has equals, exists, etag or unchanged_since", path=asked.path)
+        detail = "a condition has equals, exists, etag or unchanged_since"
+        raise Problem("invalid_parameter", detail, parameter="if", path=asked.path)
     if asked.unchanged_since is not None:
         parse_cursor(asked.unchanged_since, "unchanged_since")
     etags = None if asked.etag is None else (asked.etag.removeprefix('"').removesuffix('"'),)

@@ -1,6 +1,7 @@
 """What cannot be a body or a value: refused with a stable code and the place; nothing changes, nothing is logged."""
 
 import struct
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -71,6 +72,24 @@ async def test_a_body_that_is_not_json_is_refused(
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("value", "path", "what"),
+    [
+        (b"x", "/x", "a byte string"),
+        ({"k": [b"x"]}, "/x/k/0", "a byte string"),
+        ({"k": datetime(2026, 1, 1, tzinfo=UTC)}, "/x/k", "a timestamp"),
+        ({"k": {1: 2}}, "/x/k", "a key that is an integer"),
+    ],
+)
+async def test_what_only_messagepack_has_is_refused_of_a_file_in_json_and_called_by_its_name(
+    serving: Serving, value: Any, path: str, what: str
+) -> None:
+    got = await serving.ask("PUT", "/v1/data/x", None, MSGPACK, body=msgspec.msgpack.encode(value))
+    assert (got.status, got.code, got.json["path"]) == (422, "validation_failed", path)
+    assert got.json["detail"] == f"{what} can be stored in a file in MessagePack only, and this one is in JSON"
+    assert "schema" not in got.json["title"]
+
+
 def pack(*parts: bytes) -> bytes:
     return b"".join(parts)
 
@@ -87,7 +106,7 @@ MSGPACK_BODIES: list[tuple[bytes, int, str]] = [
     (b"\x91" * 100_000, 422, "too_deep"),
     (b"\x91" * 2000 + b"\xc0", 422, "too_deep"),
     (b"\x81\x81\xa1a\x01\x02", 400, "invalid_json"),
-    (b"\x81\x01\x02", 400, "invalid_value"),
+    (b"\x81\x01\x02", 422, "validation_failed"),
     (b"\x81\xa1a\x81\xc0\x01", 400, "invalid_value"),
     (b"\x81\x90\x01", 400, "invalid_value"),
     (b"\x81\xc4\x01k\x01", 400, "invalid_value"),

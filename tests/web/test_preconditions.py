@@ -237,3 +237,16 @@ async def test_the_key_of_no_characters_is_not_the_root(serving: Serving) -> Non
     got = await serving.ask("GET", "/v1/data/")
     assert (got.code, got.json["path"]) == ("not_found", "/")
     assert 'the key ""' in got.json["detail"]
+
+
+async def test_a_failed_condition_is_told_with_its_path_and_the_value_shown_is_that_of_the_write(full: Serving) -> None:
+    when = [{"path": "/b", "equals": 2}, {"path": "/l/0", "equals": 9}, {"path": "", "exists": False}]
+    for path, value in (("", await full.value()), ("/b", 2)):
+        got = await full.transact(diff={}, path=path, when=when)
+        assert got.json["detail"] == 'the value is not equal, at "/l/0" (and 1 more)'
+        assert (got.status, got.json["path"], got.json["value"]) == (412, path, value)
+        assert [each["path"] for each in got.json["failed"]] == ["/l/0", ""]
+    got = await full.ask("PUT", "/v1/data/b", 1, 'If-Match: "x"')
+    assert got.json["detail"] == 'the etag does not match, at "/b"'
+    long = await full.transact(diff={}, when=[{"path": "/" + "k" * 10_000, "exists": True}])
+    assert len(long.json["detail"]) < 300
