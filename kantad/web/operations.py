@@ -54,10 +54,11 @@ class Operations:
         A write that must look back at the log first is where it stops, to be handed in again when
         the session goes on: nothing behind it may overtake it. So are answers enough for one message.
         """
-        lane: list[Plain | Transact] = []
-        if self.engine.policy == "durable" and set(map(type, requests)) == {Plain}:
-            self.write_all(requests)  # type: ignore[arg-type]
+        lane: list[Plain | Transact] = [request for request in requests if type(request) is Plain]
+        if len(lane) == len(requests) and self.engine.policy == "durable":
+            self.write_all(lane)
             return len(requests)
+        lane.clear()
         for place, request in enumerate(requests):
             if isinstance(request, Plain | Transact) and self._is_plain(request):
                 lane.append(request)
