@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
@@ -36,10 +37,9 @@ class Stopped(asyncio.Protocol):
         self.last = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(STREAM)
-        transport.pause_reading()
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.transport.write(STREAM)
+        self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         data = self.rest + data if self.rest else data
@@ -112,9 +112,9 @@ async def stopped(path: Path, readers: int, changes: int) -> tuple[int, float, f
         reader = Stopped(total, decodes=number == 0)
         await loop.create_connection(lambda reader=reader: reader, sock=sock)  # type: ignore[misc]
         following.append(reader)
-    status = await process.ask("GET", "/v1/status")
-    while status.body["subscribers"] < readers:
-        status = await process.ask("GET", "/v1/status")
+    async with asyncio.timeout(60):
+        while (await process.ask("GET", "/v1/status")).body["subscribers"] < readers:
+            assert not any(reader.over.done() for reader in following)
     begun = resident(process.pid)
     together = await write(peer, before, changes)
     grown = resident(process.pid) - begun
