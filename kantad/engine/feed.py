@@ -24,6 +24,7 @@ from kantad.engine.interest import Interest
 from kantad.engine.reader import Encoding, Reader, Sink
 from kantad.engine.ring import Ring
 from kantad.engine.shadow import Shadows, ValueAt
+from kantad.engine.turns import Turns
 from kantad.engine.visible import Visible
 from kantad.values.errors import Problem
 from kantad.values.event import Events, revision_of
@@ -33,7 +34,8 @@ from kantad.values.pointer import Path
 logger = logging.getLogger("kantad")
 
 PORTION: Final = 32 << 10  # bytes of events made at once
-AT_ONCE: Final = 64  # readers served in one round of the loop
+AT_ONCE: Final = 64  # readers served from the ring in one round of the loop
+FROM_FILE: Final = 8  # readers served from the file in one: they take whole portions, each time
 HEARTBEAT: Final = 15.0  # seconds without other traffic
 KEPT_BYTES: Final = 8 << 20  # of what was made of the file's blocks
 ENTRY: Final = 500  # bytes that an entry of it costs besides its own: one may be empty, where a filter matches nothing
@@ -70,6 +72,7 @@ class Feeds:
         self._idle: dict[Reader, None] = {}
         self._ready: deque[Reader] = deque()
         self._pumping = False
+        self.turns = Turns(FROM_FILE)
         self._made: dict[tuple[Filter, int, int], Made] = {}
         self._sent: dict[tuple[Any, Filter, int, int], bytes] = {}
         self._kept: OrderedDict[tuple[Any, Filter, int, int], tuple[bytes, int]] = OrderedDict()
@@ -291,8 +294,8 @@ class Feeds:
                 tail = await self.clear_tail(reader.filter, rev, self.ring.payload(rev))
                 self._advance(reader, *self._wanted(reader, [] if tail is None else [tail], rev))
                 continue
+            await self.turns.take()
             await self._block(reader, rev)
-            await asyncio.sleep(0)
 
     async def _block(self, reader: Reader, rev: int) -> None:
         """Send a reader a portion of what a block of the file, from a revision on, is to it."""

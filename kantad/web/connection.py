@@ -37,7 +37,12 @@ _HOST: Final = re.compile(rb"\r\nhost:", re.IGNORECASE).findall
 
 HELD_MOST: Final = 64 << 10  # pipelined bytes that wait for an answer before reading is paused
 FEED_UNSENT: Final = 32 << 10  # bytes of a feed that wait for the client before it is sent no more
-KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+FEED_OPTIONS: Final = (
+    (socket.TCP_KEEPIDLE, 60),
+    (socket.TCP_KEEPINTVL, 15),
+    (socket.TCP_KEEPCNT, 4),
+    (socket.TCP_NOTSENT_LOWAT, 64 << 10),  # else the kernel takes up to 4 MiB that a stopped client never asked for
+)
 
 
 class Patience(NamedTuple):
@@ -256,8 +261,8 @@ class Connection(RequestHandler):
         self.transport.set_write_buffer_limits(FEED_UNSENT)
         sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            for option, seconds in KEEPALIVE:
-                sock.setsockopt(socket.IPPROTO_TCP, option, seconds)
+            for option, value in FEED_OPTIONS:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
         return True
 
     def upgrade(self, upgraded: Upgraded) -> None:

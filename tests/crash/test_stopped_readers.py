@@ -27,7 +27,7 @@ KEPT = 1 << 16  # bytes of the kernel's buffer of a reader
 
 
 class Stopped(asyncio.Protocol):
-    """A reader that asks for everything and takes nothing until it is told to."""
+    """A reader that asks for everything, and takes nothing once it is paused."""
 
     def __init__(self, revisions: int, *, decodes: bool = False) -> None:
         self.revisions, self.decodes = revisions, decodes
@@ -39,7 +39,6 @@ class Stopped(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.transport.write(STREAM)
-        self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         data = self.rest + data if self.rest else data
@@ -111,6 +110,7 @@ async def stopped(path: Path, readers: int, changes: int) -> tuple[int, float, f
         await loop.sock_connect(sock, ("127.0.0.1", process.port))
         reader = Stopped(total, decodes=number == 0)
         await loop.create_connection(lambda reader=reader: reader, sock=sock)  # type: ignore[misc]
+        reader.transport.pause_reading()  # not in `connection_made`: uvloop starts to read behind it
         following.append(reader)
     async with asyncio.timeout(60):
         while (await process.ask("GET", "/v1/status")).body["subscribers"] < readers:

@@ -1,6 +1,7 @@
 """`GET /v1/changes` as a stream: Server-Sent Events and NDJSON, from any place, over any break."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,19 @@ async def test_the_first_of_two_kinds_counts_and_none_is_a_listing(serving: Serv
     await wire.close()
     for accept in ("*/*", "application/json", "text/html"):
         assert "changes" in (await serving.ask("GET", "/v1/changes", None, f"Accept: {accept}")).json
+
+
+async def test_what_a_stopped_reader_is_ahead_of_the_kernel_is_little(unstarted: Serving) -> None:
+    """Left alone, the kernel takes megabytes for a client that reads nothing."""
+    await unstarted.start()
+    for number in range(64):
+        engine = unstarted.engine
+        engine.write(engine.places.at(()), {"blob": f"{number}" + "x" * (128 << 10)}, "patch", "patch")
+        await engine.settled("durable", engine.rev)
+    with socket.create_connection(("127.0.0.1", unstarted.port)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+        sock.sendall(request("GET", "/v1/changes?since=0", None, f"Accept: {NDJSON}"))
+        await eventually(lambda: unstarted.engine.feeds.readers)
+        (reader,) = unstarted.engine.feeds.readers
+        await eventually(lambda: reader.position and not reader.sink.free())
+        assert reader.position * (128 << 10) < 2 << 20
