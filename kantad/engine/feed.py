@@ -286,28 +286,38 @@ class Feeds:
         first = True
         while not reader.done and (first or reader.position + 1 < self.ring.first):
             first = False
-            while not reader.sink.free():
-                reader.freed.clear()
-                await reader.freed.wait()
+            await self._room(reader)
             rev = reader.position + 1
             if rev >= self.ring.first:
                 tail = await self.clear_tail(reader.filter, rev, self.ring.payload(rev))
                 self._advance(reader, *self._wanted(reader, [] if tail is None else [tail], rev))
                 continue
-            await self.turns.take()
             await self._block(reader, rev)
 
+    async def _room(self, reader: Reader) -> None:
+        """Wait for the reader's turn, and for its sink: that is looked at last, because others may have filled it."""
+        await self.turns.take()
+        while not reader.sink.free():
+            reader.freed.clear()
+            await reader.freed.wait()
+            await self.turns.take()
+
     async def _block(self, reader: Reader, rev: int) -> None:
-        """Send a reader a portion of what a block of the file, from a revision on, is to it."""
+        """Send a reader a portion of what a block of the file, from a revision on, is to it.
+
+        Nothing is sent where others filled its sink while the block was read.
+        """
         block = await self.backlog.block(rev)
         last = block.last if reader.until is None else min(block.last, reader.until)
         key = (reader.encoding.key, reader.filter, rev, last)
         portion = self._kept.get(key) if reader.left is None else None
-        if portion is None:
-            portion = self._wanted(reader, *await self._tails(reader.filter, rev, last, block))
-            if reader.left is None:
-                self._keep(key, portion)
-        data, upto = portion
+        tails, upto = ([], rev) if portion else await self._tails(reader.filter, rev, last, block)
+        if portion is None and reader.left is None:
+            portion = self._wanted(reader, tails, upto)
+            self._keep(key, portion)
+        if not reader.sink.free():
+            return
+        data, upto = portion or self._wanted(reader, tails, upto)
         self._advance(reader, data, upto)
         reader.mark = self.events.cursor(upto, block.payloads[upto - block.first])
         if self._loop.time() - reader.sent_at > HEARTBEAT:

@@ -183,3 +183,30 @@ async def test_a_subscription_that_has_not_begun_can_be_ended(serving: Serving, 
     assert (await peer.event())["rev"] == 1
     assert (await peer.ask("unsubscribe", sub="s"))["id"]
     assert not serving.engine.feeds.readers
+
+
+async def test_subscriptions_that_read_the_file_fill_their_connection_once_between_them(unstarted: Serving) -> None:
+    await unstarted.start(ring_bytes=1000)
+    for number in range(100):
+        await unstarted.put("/large", f"{number}" + "x" * 30_000)
+    peer = await deaf(unstarted)
+    connection = carrying(unstarted)
+    peer.send(*({"id": number, "op": "subscribe", "since": 0} for number in range(MANY)))
+    await eventually(lambda: len(unstarted.engine.feeds.readers) == MANY)
+    readers = unstarted.engine.feeds.readers
+    subscriptions = next(iter(readers)).sink.subscriptions  # type: ignore[attr-defined]
+    most = 0
+
+    def all_wait() -> bool:
+        nonlocal most
+        most = max(most, unsent(connection))
+        return len(subscriptions.line) == MANY
+
+    await eventually(all_wait)
+    assert most < 300_000
+    hear(peer)
+    last = dict.fromkeys(range(MANY), 0)
+    while min(last.values()) < 100:
+        event = await peer.event()
+        last[event["sub"]] += 1
+        assert event["rev"] == last[event["sub"]]
