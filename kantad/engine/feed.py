@@ -295,12 +295,14 @@ class Feeds:
             await self._block(reader, rev)
 
     async def _room(self, reader: Reader) -> None:
-        """Wait for the reader's turn, and for its sink: that is looked at last, because others may have filled it."""
-        await self.turns.take()
-        while not reader.sink.free():
-            reader.freed.clear()
-            await reader.freed.wait()
+        """Wait for the reader's sink and its turn; the sink is looked at again then, others may have filled it."""
+        while True:
+            while not reader.sink.free():
+                reader.freed.clear()
+                await reader.freed.wait()
             await self.turns.take()
+            if reader.sink.free():
+                return
 
     async def _block(self, reader: Reader, rev: int) -> None:
         """Send a reader a portion of what a block of the file, from a revision on, is to it.
