@@ -35,9 +35,10 @@ from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
 from kantad.store.recovery import Recovered
-from kantad.values.content import MISSING, encode_json, etag
+from kantad.values.content import MISSING, encode_json
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from kantad.values.moment import now_micros
 from kantad.values.patch import KeyOrders
 from kantad.values.pointer import Path, lookup, parse

@@ -13,8 +13,9 @@ from kantad.engine import since
 from kantad.engine.past import Past
 from kantad.engine.proposal import Looked, Proposal
 from kantad.store.history import Logged
-from kantad.values.content import MISSING, encode_json, etag
+from kantad.values.content import MISSING, encode_json
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.record import Change, cursor, parse_cursor
 from kantad.values.touch import Tree, Watch, meeting

@@ -14,10 +14,11 @@ from uuid import UUID
 
 from blake3 import blake3
 
-from kantad.values.content import MISSING, check, copied, encode_json, encode_msgpack, equal, etag
+from kantad.values.content import MISSING, check, copied, encode_json, encode_msgpack, equal
 from kantad.values.diff import SAME
 from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from kantad.values.patch import escape, marshal
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.touch import Tree, rooted_at, tree_of, tree_of_merge, tree_of_paths

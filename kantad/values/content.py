@@ -1,4 +1,4 @@
-"""What a stored value is: sameness of content, comparison of numbers, ETags, bounds.
+"""What a stored value is: sameness of content, comparison of numbers, bounds.
 
 Content is type and value: `1`, `1.0` and `true` are three contents, and so are `0.0` and `-0.0`
 (their JSON text differs). The order of an object's keys is kept but is not content.
@@ -11,7 +11,6 @@ from math import isfinite
 from typing import Any, Final
 
 import msgspec
-from blake3 import blake3
 
 from kantad.values.errors import Problem
 
@@ -40,7 +39,6 @@ _FOREIGN: Final[dict[type, str]] = {bytes: "a byte string", datetime: "a timesta
 encode_json = msgspec.json.Encoder().encode
 encode_msgpack = msgspec.msgpack.Encoder().encode
 decode_json = msgspec.json.Decoder().decode
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def same(one: Any, other: Any) -> bool:
@@ -83,18 +81,6 @@ def copied(value: Any) -> Any:
     if type(value) is dict:
         return {key: copied(item) for key, item in value.items()}
     return [copied(item) for item in value] if type(value) is list else value
-
-
-def etag(value: Any) -> str:
-    """The entity tag (RFC 9110 section 8.8.3, without quotes) of a value: 128 bits of BLAKE3 of its sorted JSON.
-
-    Equal content has an equal tag, in every process and format.
-    """
-    try:
-        text = _encode_sorted(value)
-    except TypeError:  # foreign MessagePack keys: sort what they show as
-        text = _encode_sorted(decode_json(encode_json(value)))
-    return blake3(text).hexdigest(length=16)
 
 
 def check(value: Any, room: int, foreign: bool = False) -> None:

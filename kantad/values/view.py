@@ -7,8 +7,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from kantad.values.content import MISSING, encode_json, encode_msgpack, etag
+from kantad.values.content import MISSING, encode_json, encode_msgpack
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 
 _KINDS: dict[type, str] = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
 

@@ -11,8 +11,9 @@ from aiohttp import web
 
 from kantad.engine.engine import Engine
 from kantad.engine.visible import Visible
-from kantad.values.content import MISSING, encode_json, encode_msgpack, etag
+from kantad.values.content import MISSING, encode_json, encode_msgpack
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.recent import Recent
 from kantad.values.view import View, key_page, show

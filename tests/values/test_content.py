@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from kantad.values.content import MISSING, check, check_scalar, copied, encode_json, equal, etag, same
+from kantad.values.content import MISSING, check, check_scalar, copied, encode_json, equal, same
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from tests.values.documents import anything, nonsense, pairs
 
 DISTINCT: list[Any] = [
