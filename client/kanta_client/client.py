@@ -1,56 +1,64 @@
-"""`KantaClient`: one server, over HTTP. Paths are JSON Pointers (RFC 6901), values are JSON values.
+"""`KantaClient`: one server's database as an object. The guide is docs/client.md.
 
-Every write carries an idempotency key, made here where none is given: aiohttp repeats a `PUT` or
-`DELETE` whose kept-alive connection was lost, and so may the caller with a `key` of its own. A write
-whose answer did not come raises `UnknownOutcomeError`.
+One WebSocket carries everything that section 6 of the contract has an operation for, HTTP the rest.
+Methods raise what `errors` has; they may be cancelled at any await, and the client goes on. A client
+belongs to one event loop; nothing is imported or connected before it is used.
 """
 
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, NamedTuple, Self
-from urllib.parse import quote
-from uuid import uuid4
+from typing import Any, Self, TypeVar, Unpack, overload
 
-import aiohttp
 import msgspec
-from yarl import URL
 
-from kanta_client.errors import UnknownOutcomeError, refusal
-from kantad.values.errors import Problem
-from kantad.values.pointer import format_url, parse
+from kanta_client.address import address_of
+from kanta_client.channel import Patience, State
+from kanta_client.errors import NotFound, PatchMismatch, PreconditionFailed, refusal
+from kanta_client.feed import Filters
+from kanta_client.mirror import Mirror
+from kanta_client.options import Options, Unnamed
+from kanta_client.outgoing import assignment, builtins
+from kanta_client.paths import Path, keys_of, pointer
+from kanta_client.records import Change, Read, Written
+from kanta_client.session import PAGE, Position, Session, decoded, position_of
+from kanta_client.subscription import Subscription
+from kanta_client.transaction import Transaction
+from kanta_client.update import update
+from kantad.values.content import MISSING
+from kantad.values.identifier import time_ordered_key
+from kantad.values.moment import now_micros
+from kantad.values.patch import escape
+from kantad.values.pointer import format
 
-MERGE = "application/merge-patch+json"
-JSON = "application/json"
-
-
-class Read(NamedTuple):
-    """A value as read: with its etag (to write back conditionally), and the revision and cursor it was read at."""
-
-    value: Any
-    etag: str
-    rev: int
-    cursor: str
-
-
-class Written(NamedTuple):
-    """What a write came to. `key` is the new child's of an `add`; `diff` is there where it was asked for."""
-
-    rev: int
-    cursor: str
-    changed: bool
-    replayed: bool
-    key: str | None
-    diff: Any
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class KantaClient:
-    """A client of the server at `url`. Use it as an async context manager, or `close` it."""
+    """A client of the server at `url`: `http://…`, `https://…` or `unix:/path`.
 
-    def __init__(self, url: str, *, timeout: float = 60.0, session: aiohttp.ClientSession | None = None) -> None:
-        self.url = url.rstrip("/")
-        self.timeout = aiohttp.ClientTimeout(total=timeout)
-        self.session, self.own = session, session is None
+    `token` is sent with everything. `timeout`, in seconds, is how long an answer is waited for, reconnecting and
+    sending again as often as it takes. `on_state` is called with the new `state` whenever that changes. `ssl` is an
+    `ssl.SSLContext` for certificates that the system does not know.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 30.0,
+        on_state: Callable[[State], None] | None = None,
+        ssl: Any = True,
+        patience: Patience | None = None,
+    ) -> None:
+        self.url = url
+        self._session = Session(
+            address_of(url, token), msgspec.structs.replace(patience or Patience(), answer=timeout), on_state, ssl
+        )
 
     async def __aenter__(self) -> Self:
+        self._session.channel().start()
         return self
 
     async def __aexit__(
@@ -59,133 +67,296 @@ class KantaClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, unless the session was given."""
-        if self.own and self.session is not None:
-            await self.session.close()
-            self.session = None
+        """Close the connection: what still waits fails, feeds and mirrors end. A closed client stays closed."""
+        await self._session.close()
+
+    @property
+    def state(self) -> State:
+        """Of the connection, and with it of feeds and mirrors.
+
+        `connecting` (for the first time), `connected`, `catching up` (connected, but feeds still hear of the past),
+        `stale` (not connected, or nothing was heard for too long; it is being mended), `closed`.
+        """
+        session = self._session
+        return "closed" if session.closed else "connecting" if session.open is None else session.open.state
+
+    @property
+    def rev(self) -> int:
+        """The newest revision that was heard of."""
+        return 0 if self._session.open is None else self._session.open.rev
 
     # -- reading
 
-    async def get(self, path: str = "") -> Any:
-        """The value at a path; raises `NotFoundError`."""
-        return (await self.read(path)).value
+    @overload
+    async def get(
+        self, path: Path = ..., *, rev: Position | None = ..., at: str | None = ..., timeout: float | None = ...
+    ) -> Any: ...
+    @overload
+    async def get(
+        self,
+        path: Path,
+        default: D,
+        *,
+        type: type[T],
+        rev: Position | None = ...,
+        at: str | None = ...,
+        timeout: float | None = ...,
+    ) -> T | D: ...
+    @overload
+    async def get(
+        self,
+        path: Path = ...,
+        *,
+        type: type[T],
+        rev: Position | None = ...,
+        at: str | None = ...,
+        timeout: float | None = ...,
+    ) -> T: ...
+    @overload
+    async def get(
+        self,
+        path: Path,
+        default: D,
+        *,
+        rev: Position | None = ...,
+        at: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Any | D: ...
+    async def get(
+        self,
+        path: Path = "",
+        default: Any = MISSING,
+        *,
+        type: Any = None,
+        rev: Position | None = None,
+        at: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """The value at a path; where there is none the default, or `NotFound` is raised.
 
-    async def read(self, path: str = "") -> Read:
-        """The value at a path with its etag and revision; raises `NotFoundError`."""
-        headers, value = await self._ask("GET", _data(path))
-        return Read(value, headers["ETag"].strip('"'), int(headers["Kanta-Revision"]), headers["Kanta-Cursor"])
+        As of a revision (`rev`) or a moment (`at`, RFC 3339), if given. With `type` it is decoded as that type;
+        raises `msgspec.ValidationError` where it is not of it.
+        """
+        try:
+            answer = await self._session.get(pointer(path), rev, at, timeout)
+        except NotFound:
+            if default is MISSING:
+                raise
+            return default
+        return decoded(answer, type)
 
-    async def keys(self, path: str = "", *, page: int = 1000) -> list[str]:
-        """All keys of the object at a path, in order; raises `NotFoundError`."""
+    async def read(
+        self,
+        path: Path = "",
+        *,
+        type: Any = None,
+        rev: Position | None = None,
+        at: str | None = None,
+        timeout: float | None = None,
+    ) -> Read:
+        """The value at a path with its etag, and the revision and cursor it was read at; raises `NotFound`."""
+        answer = await self._session.get(pointer(path), rev, at, timeout)
+        return Read(decoded(answer, type), answer.etag, answer.rev, answer.cursor)
+
+    async def keys(self, path: Path = "", *, timeout: float | None = None) -> list[str]:
+        """All keys of the object at a path, in its order, asked for in pages; raises `NotFound`.
+
+        Empty for what is no object.
+        """
         found: list[str] = []
-        after = ""
+        at, after = pointer(path), None
         while True:
-            _, answer = await self._ask("GET", f"/v1/keys{_url(path)}?limit={page}{after}")
-            found += answer.get("keys", ())
-            if answer.get("next") is None:
+            answer = await self._session.page(at, PAGE, after, timeout)
+            found += answer.keys
+            if answer.next is None:
                 return found
-            after = f"&after={quote(answer['next'], safe='')}"
+            after = answer.next
+
+    def history(
+        self,
+        path: Path = "",
+        *,
+        since: Position | None = None,
+        until: Position | None = None,
+        action: str | None = None,
+        user: str | None = None,
+        start: str | None = None,
+        stop: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Change]:
+        """The changes after which the value at a path differs, asked for in pages, `limit` of them at most.
+
+        After `since`, up to `until` (revisions, cursors, RFC 3339 times; by default all that the log holds); `action`
+        may be a glob, `start` and `stop` are times. Raises `HistoryGone`, `HistoryDiverged`.
+        """
+        given = {"since": position_of(since), "until": position_of(until), "order": "desc" if newest_first else "asc"}
+        filters, onward = Filters(pointer(path), action, user, start, stop), "until" if newest_first else "since"
+        return self._session.changes(filters, onward, limit, timeout, **given)
 
     async def status(self) -> dict[str, Any]:
-        """What the server says of itself."""
-        _, answer = await self._ask("GET", "/v1/status")
-        return dict(answer)
+        """What the server says of itself: `GET /v1/status`."""
+        return dict(await self._session.posting().read("/v1/status"))
+
+    async def ping(self, *, timeout: float | None = None) -> Written:
+        """The present revision and cursor."""
+        return (await self._session.ping(timeout)).written()
 
     # -- writing
 
-    async def set(self, path: str, value: Any, **options: Any) -> Written:
-        """Set the value at a path. Options of all writes: `action`, `user`, `m`, `ack`, `base`, `etag`, `key`."""
-        return await self._write("PUT", path, value, JSON, **options)
+    async def set(self, path: Path, value: Any, **options: Unpack[Options]) -> Written:
+        """Set the value at a path; missing parents become objects, `-` behind an array's path appends.
 
-    async def patch(self, path: str, patch: Any, *, merge: bool = False, **options: Any) -> Written:
-        """Apply a patch to the value at a path: jsondiff's syntax, or a merge patch (RFC 7396)."""
-        return await self._write("PATCH", path, patch, MERGE if merge else JSON, **options)
-
-    async def delete(self, path: str, **options: Any) -> Written:
-        """Remove the value at a path; raises `NotFoundError`."""
-        return await self._write("DELETE", path, None, JSON, **options)
-
-    async def add(self, path: str, value: Any, **options: Any) -> Written:
-        """Add a child to the object or array at a path; its key is in the answer."""
-        return await self._write("POST", path, value, JSON, **options)
-
-    async def transact(self, diff: Any, **members: Any) -> Written:
-        """Commit a patch with conditions; `members` are those of `POST /v1/transaction`, `when` being its `if`.
-
-        `want="diff"` is its `return`.
+        Raises `PatchMismatch` where the path runs through a scalar or past an array's end.
         """
-        renamed = {"when": "if", "want": "return"}
-        body = {"diff": diff, "id": _new_key(), **{renamed.get(name, name): value for name, value in members.items()}}
-        _, answer = await self._ask("POST", "/v1/transaction", msgspec.json.encode(body))
-        return _written(answer)
+        return await self._session.propose(pointer(path), assignment(value), "put", options)
 
-    async def _write(
-        self,
-        method: str,
-        path: str,
-        value: Any,
-        kind: str,
-        *,
-        etag: str | None = None,
-        key: str | None = None,
-        **parameters: str | int,
-    ) -> Written:
-        headers = {"Content-Type": kind}
-        if etag is not None:
-            headers["If-Match"] = "*" if etag == "*" else f'"{etag}"'
-        headers["Idempotency-Key"] = key or _new_key()
-        query = "&".join(f"{name}={quote(str(given), safe='')}" for name, given in parameters.items())
-        body = None if method == "DELETE" else msgspec.json.encode(value)
-        _, answer = await self._ask(method, f"{_data(path)}?{query}" if query else _data(path), body, headers)
-        return _written(answer)
+    async def patch(self, path: Path, patch: Any, *, merge: bool = False, **options: Unpack[Options]) -> Written:
+        """Apply a patch: jsondiff's syntax (section 4 of the contract), or with `merge` a merge patch (RFC 7396)."""
+        if merge:
+            kind = "application/merge-patch+json"
+            return await self._session.post("PATCH", path, builtins(patch), options, kind)
+        return await self._session.propose(pointer(path), builtins(patch), "patch", options)
 
-    async def _ask(
-        self, method: str, target: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[Any, Any]:
-        """The headers and the decoded body of an answer; raises `KantaError` and `UnknownOutcomeError`."""
-        if self.session is None:
-            self.session = aiohttp.ClientSession()
-        url = URL(self.url + target, encoded=True)  # nothing is normalised: `..` is a key
+    async def delete(self, path: Path, **options: Unpack[Options]) -> Written:
+        """Remove what is at a path; raises `NotFound`."""
+        keys = keys_of(path)
+        if not keys:
+            raise refusal({"code": "method_not_allowed", "status": 405, "detail": "the root cannot be deleted"})
+        above, key = format(keys[:-1]), keys[-1]
+        place: Any = escape(key)
+        if key.isdecimal() and (await self._session.page(above, 1, None, options.get("timeout"))).type == "array":
+            place = int(key)
+        given: Options = {
+            **options,
+            "conditions": [*options.get("conditions", ()), {"path": format(keys), "exists": True}],
+        }
         try:
-            async with self.session.request(method, url, data=body, headers=headers, timeout=self.timeout) as answer:
-                data = await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if method == "GET" or isinstance(error, aiohttp.ClientConnectorError):
+            return await self._session.propose(above, {"$delete": [place]}, "delete", given)
+        except PreconditionFailed as failed:
+            if [each.get("path") for each in failed.problem.get("failed", ())] != [format(keys)]:
                 raise
-            raise UnknownOutcomeError(f"{method} {target}: {error or type(error).__name__}") from error
-        try:
-            value = msgspec.json.decode(data)
-        except msgspec.DecodeError:
-            value = None
-        if answer.status >= 300:
-            raise refusal(answer.status, value)
-        return answer.headers, value
+            problem = {"code": "not_found", "status": 404, "detail": "there is no value at this path"}
+            raise refusal({**problem, "path": format(keys)}) from None
 
+    async def add(self, path: Path, value: Any, **options: Unpack[Options]) -> Written:
+        """Add a child to the object at a path (it is made if missing), under a new key that sorts by time: `key`."""
+        key = time_ordered_key(now_micros())
+        written = await self._session.propose(pointer((*keys_of(path), key)), assignment(value), "post", options)
+        return msgspec.structs.replace(written, key=key)
 
-def _new_key() -> str:
-    return uuid4().hex
+    async def append(self, path: Path, value: Any, **options: Unpack[Options]) -> Written:
+        """Add an element at the end of the array at a path (it is made if missing); `key` is its index."""
+        while True:
+            try:
+                found = (await self._session.page(pointer(path), 1, None, options.get("timeout"))).type
+            except NotFound:
+                try:
+                    first: Options = {**options, "exists": False}
+                    made = await self._session.propose(pointer(path), assignment([value]), "post", first)
+                    return msgspec.structs.replace(made, key="0")
+                except PreconditionFailed:
+                    continue  # somebody was faster
+            if found != "array":
+                detail = f"there is no array to append to, but a value of the type {found}"
+                raise PatchMismatch({"code": "patch_mismatch", "status": 409, "detail": detail, "path": pointer(path)})
+            return await self._session.post("POST", path, builtins(value), options)
 
+    async def transact(
+        self,
+        diff: Any,
+        *,
+        path: Path = "",
+        a: str | None = None,
+        dry_run: bool = False,
+        want_diff: bool = False,
+        **options: Unpack[Options],
+    ) -> Written:
+        """Commit a patch with conditions, all or nothing: the general form of every write.
 
-def _data(path: str) -> str:
-    return f"/v1/data{_url(path)}"
+        `a` is `action`. With `dry_run` everything is checked and nothing done; then, and with `want_diff`, `diff` of
+        the answer is the effective patch of the root. Raises `Conflict`, `PreconditionFailed`, `PatchMismatch`.
+        """
+        if a is not None:
+            options["action"] = a
+        return await self._session.propose(pointer(path), builtins(diff), "transact", options, dry_run, want_diff)
 
+    async def update(
+        self,
+        path: Path,
+        function: Callable[[Any], Any],
+        *,
+        default: Any = None,
+        type: Any = None,
+        attempts: int = 100,
+        **options: Unpack[Options],
+    ) -> Written:
+        """Write what a function makes of the value at a path, and run it again while others are faster.
 
-def _url(path: str) -> str:
-    """The URL path of a pointer; raises `KantaError` as the server would, where it is none."""
-    try:
-        return format_url(parse(path))
-    except Problem as problem:
-        raise refusal(problem.status, problem.body()) from None
-    except UnicodeEncodeError:
-        raise refusal(400, Problem("invalid_path", "a path is text that UTF-8 can hold").body()) from None
+        The function gets the value (a draft that it may change in place, in which case it returns None), or `default`
+        where there is none, and returns the new one; it may be a coroutine function. Raises `Conflict` after
+        `attempts`, with jitter between them.
+        """
+        return await update(self._session, path, function, default, type, attempts, options)
 
+    @overload
+    def transaction(
+        self, action: str = ..., path: Path = ..., *, type: type[T], **options: Unpack[Unnamed]
+    ) -> Transaction[T]: ...
+    @overload
+    def transaction(
+        self, action: str = ..., path: Path = ..., *, type: None = ..., **options: Unpack[Unnamed]
+    ) -> Transaction[Any]: ...
+    def transaction(
+        self, action: str = "transact", path: Path = "", *, type: Any = None, **options: Unpack[Unnamed]
+    ) -> Transaction[Any]:
+        """`async with db.transaction("sign_up", path="/users") as users:` gives a draft to change, and commits it.
 
-def _written(answer: dict[str, Any]) -> Written:
-    return Written(
-        answer["rev"],
-        answer["cursor"],
-        answer["changed"],
-        answer.get("replayed", False),
-        answer.get("key"),
-        answer.get("diff"),
-    )
+        Raises `Conflict` at the end if what was read or written has changed meanwhile. What the body raises goes
+        through, and nothing is sent. Within another transaction of the same task: `NestedTransaction`.
+        """
+        named: Options = {**options, "action": action}
+        return Transaction(self._session, path, type, named)
+
+    async def revert(self, path: Path, rev: Position, **options: Unpack[Options]) -> Written:
+        """Bring the value at a path back to what it was at a revision, as a new change; raises `HistoryGone`."""
+        return await self._session.revert(pointer(path), rev, options)
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Have a snapshot written now; returns its `rev`, `cursor` and `bytes` when it is on the disk."""
+        return dict(await self._session.posting().read("/v1/snapshot", method="POST"))
+
+    # -- following
+
+    def subscribe(
+        self,
+        path: Path = "",
+        *,
+        since: Position | None = None,
+        value: bool = False,
+        type: Any = None,
+        action: str | None = None,
+        user: str | None = None,
+    ) -> Subscription:
+        """An iterator over the changes at a path: from now on, or after `since` (a revision, cursor or time).
+
+        It goes on by itself over lost connections and restarts of the server, without a gap and without a repeat;
+        raises `HistoryGone`, `HistoryDiverged`, `Unauthorized` where it cannot. With `value` each change has the value
+        after it (as `type`, if given), and the first one given out has the present value, where there is no `since`.
+        """
+        filters = Filters(pointer(path), action, user)
+        position = position_of(since)
+
+        async def former() -> Any:
+            return await self.get(path, MISSING, rev=position)
+
+        return Subscription(self._session.channel(), filters, position, value, type, former)
+
+    @overload
+    def mirror(self, path: Path = ...) -> Mirror[Any]: ...
+    @overload
+    def mirror(self, path: Path = ..., *, type: type[T]) -> Mirror[T]: ...
+    def mirror(self, path: Path = "", *, type: Any = None) -> Mirror[Any]:
+        """A live local copy of what is at a path, as `type`, if given: `async with db.mirror("/users") as users`."""
+        return Mirror(self._session.channel(), pointer(path), keys_of(path), type, self._session.mirrors)

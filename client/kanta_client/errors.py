@@ -1,42 +1,114 @@
-"""What can go wrong, as the caller has to tell it apart: refused, and why; or not known."""
+"""What can go wrong, as the caller has to tell it apart: refused, and why; never sent; or not known.
 
-from typing import Any
+The outcome of a write is one of three: it returned (committed), it raised `Refused` or `Unreachable`
+(nothing was done), or it raised `UnknownOutcome`. None of them stands for another.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kanta_client.records import Change
 
 
 class KantaError(Exception):
-    """The server refused, or would have: a path that is no JSON Pointer is not sent.
+    """The base of everything that this package raises of its own."""
 
-    `code` is stable, `detail` is for people, `problem` is the whole body (RFC 9457).
+
+class Refused(KantaError):
+    """The server refused, or would have: nothing was done. A path that is no JSON Pointer is not sent.
+
+    `code` is stable, `detail` is for people, `problem` has all members of the answer (RFC 9457).
     """
 
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        self.status = status
-        self.code = str(problem.get("code", "unknown"))
-        self.detail = str(problem.get("detail", f"HTTP status {status}"))
+    def __init__(self, problem: dict[str, Any]) -> None:
         self.problem = problem
+        self.code = str(problem.get("code", "unknown"))
+        self.status = int(problem.get("status", 0))
+        self.detail = str(problem.get("detail", self.code))
         super().__init__(f"{self.code}: {self.detail}")
 
 
-class NotFoundError(KantaError):
+class NotFound(Refused):
     """There is no value at the path."""
 
 
-class ConflictError(KantaError):
-    """Something that the write touches has changed since its base, or the patch does not fit."""
+class Conflict(Refused):
+    """What a write is based on has changed since: `changes` are those in the way, oldest first, where known."""
+
+    def __init__(self, problem: dict[str, Any], changes: "tuple[Change, ...]" = ()) -> None:
+        super().__init__(problem)
+        self.changes = changes
 
 
-class PreconditionError(KantaError):
-    """A precondition does not hold; `problem` has the present `etag`, `rev` and `value`."""
+class PatchMismatch(Refused):
+    """The patch does not fit the value that is there."""
 
 
-class UnknownOutcomeError(Exception):
-    """The connection failed before the answer came: the write may have been committed or not."""
+class PreconditionFailed(Refused):
+    """A condition does not hold; `problem` tells which, and the present values."""
 
 
-BY_STATUS: dict[int, type[KantaError]] = {404: NotFoundError, 409: ConflictError, 412: PreconditionError}
+class HistoryGone(Refused):
+    """The log no longer holds the revision that was asked for; `problem["oldest"]` is the oldest it has."""
 
 
-def refusal(status: int, problem: Any) -> KantaError:
+class HistoryDiverged(Refused):
+    """The cursor is not of the server's history: it was restored from a backup, or it is another database."""
+
+
+class Unauthorized(Refused):
+    """The server wants a token, another token, or other rights."""
+
+
+class Invalid(Refused):
+    """The request cannot be right whatever the database holds: a path, a value, a patch, a parameter."""
+
+
+class UnknownOutcome(KantaError):
+    """A write was sent and no answer came in time: it may be done or not, and may still be done.
+
+    `key` is its idempotency key: the same write sent again with it is done once, and tells what became of it.
+    """
+
+    def __init__(self, detail: str, key: str) -> None:
+        super().__init__(detail)
+        self.key = key
+
+
+class Unreachable(KantaError):
+    """No answer came in time to something that changes nothing, or was not sent: nothing was done."""
+
+
+class Closed(KantaError):
+    """The client is closed."""
+
+
+class Overrun(KantaError):
+    """An iteration over a mirror is so late that its changes are not kept any longer; the mirror itself goes on."""
+
+
+class NestedTransaction(KantaError):
+    """A transaction was begun within another one of the same task and client."""
+
+
+BY_CODE: dict[str, type[Refused]] = {
+    "not_found": NotFound,
+    "conflict": Conflict,
+    "patch_mismatch": PatchMismatch,
+    "precondition_failed": PreconditionFailed,
+    "history_gone": HistoryGone,
+    "history_diverged": HistoryDiverged,
+    "unauthorized": Unauthorized,
+    "forbidden": Unauthorized,
+    "read_only": Unauthorized,
+}
+TRY_AGAIN = frozenset(("unavailable", "shutting_down", "too_many"))  # codes of refusals that pass by themselves
+
+
+def refusal(problem: Any) -> Refused:
     """The exception for an answer that is no success."""
     members = problem if isinstance(problem, dict) else {}
-    return BY_STATUS.get(status, KantaError)(status, members)
+    kind = BY_CODE.get(str(members.get("code")))
+    if kind is None:
+        kind = Invalid if members.get("status") in (400, 413, 414, 415, 422) else Refused
+    return kind(members)

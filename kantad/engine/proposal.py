@@ -5,12 +5,10 @@ The edges build a `Proposal` from a request; `Engine.transact` answers with an `
 into the canonical patch of the root. Pure.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Literal
-from uuid import UUID
 
 from blake3 import blake3
 
@@ -19,6 +17,7 @@ from kantad.values.diff import SAME
 from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
 from kantad.values.etag import etag
+from kantad.values.identifier import time_ordered_key
 from kantad.values.patch import escape, marshal
 from kantad.values.pointer import Path, format, lookup
 from kantad.values.touch import Tree, rooted_at, tree_of, tree_of_merge, tree_of_paths
@@ -262,10 +261,3 @@ def _post(proposal: Proposal, steps: list[tuple[Any, Any]], old: Any, room: int,
         raise Problem("patch_mismatch", "a child can be added to an object or an array")
     child = time_ordered_key(micros)
     return rooted([*steps, (old, child)], value), (*path, child)
-
-
-def time_ordered_key(micros: int) -> str:
-    """A new UUIDv7 (RFC 9562 section 5.7): the time in milliseconds, 12 bits of its fraction, 62 random bits."""
-    millis, rest = divmod(micros, 1000)
-    bits = millis << 80 | 7 << 76 | (rest * 4096 // 1000) << 64 | 2 << 62
-    return str(UUID(int=bits | int.from_bytes(os.urandom(8)) >> 2))

@@ -1,0 +1,77 @@
+"""What every write may be given, and the request that it makes. Pure."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, TypedDict
+
+from kanta_client.messages import Transact
+from kanta_client.outgoing import builtins
+from kanta_client.paths import Path, pointer
+from kanta_client.records import Written
+
+Ack = Literal["durable", "written", "applied"]
+
+
+class Unnamed(TypedDict, total=False):
+    """Of all writes, but for the action.
+
+    `user` is recorded with the change. `ack` is when it is answered: on the disk (the default), written,
+    or at once. `key` is the idempotency key, 1 to 128 printable ASCII characters; made where none is given. `base`, a
+    revision, a cursor or what another write returned, refuses it with `Conflict` if something it touches has changed
+    since; `etag` (`PreconditionFailed`) if the value at the path is another one; `exists` if there is one, or none.
+    `conditions` are those of `POST /v1/transaction`, their paths in either form. `m` is a domain's own time, RFC 3339.
+    `timeout`, in seconds, is how long is tried.
+    """
+
+    user: str
+    ack: Ack
+    key: str
+    base: int | str | Written
+    etag: str
+    exists: bool
+    conditions: Iterable[dict[str, Any]]
+    m: str
+    timeout: float
+
+
+class Options(Unnamed, total=False):
+    """Of all writes; `action` is recorded with the change, too."""
+
+    action: str
+
+
+def transact(id: int, at: str, diff: Any, key: str, action: str, options: Options) -> Transact:
+    """The request of a write with options; raises `Refused` for what cannot be sent."""
+    base = options.get("base")
+    return Transact(
+        id,
+        diff,
+        options.get("key", key),
+        at,
+        options.get("action", action),
+        options.get("user"),
+        base.cursor if isinstance(base, Written) else base,
+        options.get("m"),
+        options.get("ack"),
+        _conditions(at, options) or None,
+    )
+
+
+def _conditions(at: str, options: Options) -> list[dict[str, Any]]:
+    found = [_condition(each) for each in options.get("conditions", ())]
+    if "etag" in options:
+        found.append({"path": at, "etag": options["etag"]})
+    if "exists" in options:
+        found.append({"path": at, "exists": options["exists"]})
+    return found
+
+
+def _condition(given: dict[str, Any]) -> dict[str, Any]:
+    condition = dict(given)
+    path: Path = condition.get("path", "")
+    condition["path"] = pointer(path)
+    if "equals" in condition:
+        condition["equals"] = builtins(condition["equals"])
+    since = condition.get("unchanged_since")
+    if isinstance(since, Written):
+        condition["unchanged_since"] = since.cursor
+    return condition
