@@ -65,7 +65,8 @@ def _write_each(
 ) -> None:
     """One after the other, into `results` and `changes`; with the committer's lock."""
     codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
-    encode, finished, watched = codec.encode, codec.finished, engine.interest.paths > 0
+    encode, finished, schema = codec.encode, codec.finished, engine.schema
+    watched = engine.interest.paths > 0 or len(engine.validators) > 0
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
     before, behind = (engine.micros, engine.m), (micros, engine.m)
     action, user, first = "", None, -1
@@ -78,8 +79,12 @@ def _write_each(
                 ends = opening, closing = codec.ends(micros, action, engine.v, user, b=group)
             place = path, opened, closed = place_of(write.path)
             member = None if watched else one_member(root, path, patch)
+            if member is not None and schema is not None and not schema.takes(root, path, patch):
+                member = None
             if member is None:
                 under, patch = written(root, path, patch, False, engine.max_depth, engine.foreign)
+                if schema is not None and patch is not SAME:
+                    under, patch = schema.fitted_at(root, path, under, patch)
             else:
                 target, key, old = member
                 value = patch[key]
@@ -92,7 +97,11 @@ def _write_each(
             results.append(Outcome(rev, chain, before[0], False))
             continue
         if member is None:
-            change = make(engine, ends, place, under, patch, rev + 1, chain, before)
+            try:
+                change = make(engine, ends, place, under, patch, rev + 1, chain, before)
+            except Problem as problem:  # a validator's
+                results.append(problem)
+                continue
         else:
             payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
             change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
