@@ -152,7 +152,7 @@ class Engine:
                 self.rev, self.chain, self.micros, diff is not SAME, False, {} if diff is SAME else diff, child
             )
             if proposal.key is not None and not proposal.dry_run:
-                self.window.add(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
+                self.window.add_unchanged(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
             return outcome
         shown = deepcopy(diff) if proposal.want_diff else diff  # the state shares its values, and goes on changing
         self._commit(micros, ROOT, None, diff, proposal.action, proposal.user, proposal.m, proposal.key, q or None)
@@ -160,10 +160,13 @@ class Engine:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
-    def write(self, place: Place, body: Any, edit: Literal["put", "patch"], action: str) -> Batch | None:
+    def write(
+        self, place: Place, body: Any, edit: Literal["put", "patch"], action: str, key: str | None = None, q: str = ""
+    ) -> Batch | None:
         """The short form of `transact`, for a plain patch or value: its batch, None if nothing changed.
 
-        Raises `Problem`. `rev`, `chain` and `micros` are those of the change afterwards.
+        `key` is one that is not known; `q` its request's fingerprint. Raises `Problem`. `rev`, `chain` and `micros`
+        are those of the change afterwards.
         """
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
@@ -171,7 +174,13 @@ class Engine:
         if sub is SAME:
             return None
         micros = self.clock()
-        return self._commit(micros if micros > self.micros else self.micros, place, target, sub, action)
+        if micros < self.micros:
+            micros = self.micros
+        if key is None:
+            return self._commit(micros, place, target, sub, action)
+        batch = self._commit(micros, place, target, sub, action, None, None, key, q)
+        self.window.add(key, Seen(q, self.rev, self.chain, micros, True))
+        return batch
 
     def _commit(
         self,

@@ -98,12 +98,9 @@ class Proposal:
             for c in self.conditions
         ]
         body = self.to if self.edit == "revert" else self.body
-        parts = [self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
-        try:
-            text = encode_json(parts)
-        except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
-            text = encode_msgpack(parts)
-        return blake3(text).hexdigest(length=4)
+        return fingerprint(
+            (self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist)
+        )
 
     def touches(self) -> Tree | None:
         """What the request is about, for `base`: what touches it, or something above or below, is a conflict."""
@@ -116,6 +113,20 @@ class Proposal:
                 return tree_of_paths(operation_paths(self.body, self.path))
             case _:
                 return rooted_at(self.path, None)
+
+
+def fingerprint(parts: tuple[Any, ...]) -> str:
+    """8 hex digits over these: the edit, path, body, action, user, m, base, conditions, and whether it must exist."""
+    try:
+        text = encode_json(parts)
+    except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
+        text = encode_msgpack(parts)
+    return blake3(text).hexdigest(length=4)
+
+
+def fingerprint_of_patch(path: Path, patch: Any, action: str, user: str | None) -> str:
+    """`Proposal.fingerprint` of a patch with an action and a user, and nothing else."""
+    return fingerprint(("patch", path, patch, action, user, None, None, (), False))
 
 
 @dataclass(slots=True)
