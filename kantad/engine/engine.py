@@ -5,7 +5,8 @@ the change, so `def` means atomic. It narrows the proposal to its effect, encode
 applies the effect in place with an undo list, and gives the change to the committer.
 
 Revisions: `rev` is what the next transaction builds on; `visible` is what readers see, which
-under `durable` trails it until the sync; `durable_rev` is what a power cut leaves.
+under `durable` trails it until the sync; `durable` is what a power cut leaves, `durable_end` where that
+ends in the file.
 """
 
 import asyncio
@@ -71,7 +72,7 @@ class Engine:
         self.v, self.m = found.v, found.m
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
-        self.durable_rev = found.rev
+        self.durable, self.durable_rev, self.durable_end = self.visible, found.rev, log.size
         self.places = Places(log.codec)
         self.promised = found.rev  # the newest revision that was told before it was written
         self.past = Past(log, found, ring_bytes)
@@ -271,9 +272,9 @@ class Engine:
             self.waiting.seen(decode(change.payload, Change).diff for change in changes)
         self.waiting.written()
 
-    def synced(self, snapshot: bool) -> None:
-        """All that was published is durable, and so is the snapshot."""
-        self.durable_rev = self.written.rev
+    def synced(self, snapshot: bool, end: int) -> None:
+        """All that was published is durable, and so is the snapshot: the file up to this byte."""
+        self.durable, self.durable_rev, self.durable_end = self.written, self.written.rev, end
         if snapshot:
             self.trouble = None
             self.last_snapshot = (self.written, self.state_bytes)
