@@ -3,6 +3,9 @@
 Imported when the first connection is made, because importing aiohttp takes longer than everything else.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -42,6 +45,32 @@ class AioSocket:
     async def close(self) -> None:
         """See `Socket`."""
         await self.web_socket.close()
+
+
+class Incoming:
+    """An answer that comes part by part; see `Http.stream`."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.answer, self.status, self.headers = answer, answer.status, answer.headers
+
+    async def problem(self) -> Any:
+        """The whole body, decoded; raises `Lost`."""
+        try:
+            return _json(await self.answer.read())
+        except _FAILED as error:
+            raise Lost(str(error) or type(error).__name__) from error
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes; raises `Lost` where it is cut off, or nothing comes for too long."""
+        content = self.answer.content
+        while True:
+            try:
+                part = await content.readany()
+            except _FAILED as error:
+                raise Lost(str(error) or type(error).__name__) from error
+            if not part:
+                return
+            yield part
 
 
 class Http:
@@ -92,6 +121,22 @@ class Http:
                 return answer.status, _json(await answer.read())
         except _FAILED as error:
             raise Lost(str(error) or type(error).__name__) from error
+
+    @asynccontextmanager
+    async def stream(self, target: str, seconds: float, silence: float) -> AsyncIterator[Incoming]:
+        """The answer to a GET, which begins within `seconds`; its body may be silent for `silence`. Raises `Lost`."""
+        # a coding on the way would have another length
+        patience, headers = aiohttp.ClientTimeout(total=None, sock_read=silence), {"Accept-Encoding": "identity"}
+        request = self.session.get(self.address.url + target, headers=headers, timeout=patience)
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await request
+        except _FAILED as error:
+            raise Lost(str(error) or type(error).__name__) from error
+        try:
+            yield Incoming(answer)
+        finally:
+            answer.close()  # what is not read to its end is not worth keeping the connection
 
     async def close(self) -> None:
         """Close all connections."""

@@ -5,7 +5,8 @@ the change, so `def` means atomic. It narrows the proposal to its effect, encode
 applies the effect in place with an undo list, and gives the change to the committer.
 
 Revisions: `rev` is what the next transaction builds on; `visible` is what readers see, which
-under `durable` trails it until the sync; `durable_rev` is what a power cut leaves.
+under `durable` trails it until the sync; `durable` is what a power cut leaves, `durable_end` where that
+ends in the file.
 """
 
 import asyncio
@@ -75,7 +76,7 @@ class Engine:
         self.v, self.m = found.v, found.m
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
-        self.durable_rev = found.rev
+        self.durable, self.durable_rev, self.durable_end = self.visible, found.rev, log.size
         self.places = Places(log.codec)
         self.promised = found.rev  # the newest revision that was told before it was written
         self.past = Past(log, found, ring_bytes)
@@ -151,16 +152,15 @@ class Engine:
                 at = parse(problem.more["path"])
                 problem.more.update(at_present(self.past_now(), Present(self.root), at))
             raise
-        if self.schema is not None and diff is not SAME:
+        if self.schema is not None:
             diff = self.schema.fitted(self.root, diff)
-            if proposal.dry_run and diff is not SAME:
-                try_out(self, diff)
         if diff is SAME or proposal.dry_run:
+            try_out(self, diff)
             outcome = Outcome(
                 self.rev, self.chain, self.micros, diff is not SAME, False, {} if diff is SAME else diff, child
             )
             if proposal.key is not None and not proposal.dry_run:
-                self.window.add(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
+                self.window.add_unchanged(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
             return outcome
         shown = deepcopy(diff) if proposal.want_diff else diff  # the state shares its values, and goes on changing
         self._commit(micros, ROOT, None, diff, proposal.action, proposal.user, proposal.m, proposal.key, q or None)
@@ -168,20 +168,29 @@ class Engine:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
-    def write(self, place: Place, body: Any, edit: Literal["put", "patch"], action: str) -> Batch | None:
+    def write(
+        self, place: Place, body: Any, edit: Literal["put", "patch"], action: str, key: str | None = None, q: str = ""
+    ) -> Batch | None:
         """The short form of `transact`, for a plain patch or value: its batch, None if nothing changed.
 
-        Raises `Problem`. `rev`, `chain` and `micros` are those of the change afterwards.
+        `key` is one that is not known; `q` its request's fingerprint. Raises `Problem`. `rev`, `chain` and `micros`
+        are those of the change afterwards.
         """
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
         target, sub = written(self.root, place[0], body, edit == "put", self.max_depth, self.foreign)
-        if self.schema is not None and sub is not SAME:
+        if self.schema is not None:
             target, sub = self.schema.fitted_at(self.root, place[0], target, sub)
         if sub is SAME:
             return None
         micros = self.clock()
-        return self._commit(micros if micros > self.micros else self.micros, place, target, sub, action)
+        if micros < self.micros:
+            micros = self.micros
+        if key is None:
+            return self._commit(micros, place, target, sub, action)
+        batch = self._commit(micros, place, target, sub, action, None, None, key, q)
+        self.window.add(key, Seen(q, self.rev, self.chain, micros, True))
+        return batch
 
     def _commit(
         self,
@@ -195,7 +204,7 @@ class Engine:
         key: str | None = None,
         q: str | None = None,
     ) -> Batch:
-        """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more.
+        """Encode the record, apply it, put it in line. Only a full queue and validators refuse it now.
 
         `target` and `sub` as `written` gives them.
         """
@@ -272,9 +281,9 @@ class Engine:
             self.waiting.seen(decode(change.payload, Change).diff for change in changes)
         self.waiting.written()
 
-    def synced(self, snapshot: bool) -> None:
-        """All that was published is durable, and so is the snapshot."""
-        self.durable_rev = self.written.rev
+    def synced(self, snapshot: bool, end: int) -> None:
+        """All that was published is durable, and so is the snapshot: the file up to this byte."""
+        self.durable, self.durable_rev, self.durable_end = self.written, self.written.rev, end
         if snapshot:
             self.trouble = None
             self.last_snapshot = (self.written, self.state_bytes)
@@ -376,13 +385,7 @@ def open_engine(
     """
     with loading():
         log, found = open_log(path, format, disk or RealDisk(), clock())
-        try:
-            done = upgrade(log, found, clock(), schema, migrations)
-        except BaseException:
-            log.close()
-            raise
-        for change in done:
-            logger.info("%s: %s%s", path, change.action, f" ({change.description})" if change.description else "")
+        upgrade(log, found, clock(), schema, migrations)
         for warning in found.warnings:
             logger.warning("%s: %s", path, warning)
         return Engine(

@@ -9,6 +9,7 @@ from kantad.engine.interest import after
 from kantad.engine.pending import Applied, roll_back
 from kantad.engine.place import ROOT, Place
 from kantad.values.content import copied
+from kantad.values.diff import SAME
 from kantad.values.patch import Undo, apply, merge
 from kantad.values.touch import touched
 from kantad.values.validators import judge
@@ -54,8 +55,11 @@ def make(
 
 
 def try_out(engine: "Engine", diff: Any) -> None:
-    """Ask the validators about a canonical patch of the root, and leave the state as it was; raises `Problem`."""
-    if not engine.validators:
+    """Ask the validators about a canonical patch of the root (or SAME), and leave the state as it was.
+
+    Raises `Problem`.
+    """
+    if not engine.validators or diff is SAME:
         return
     undo = Undo(engine.committer.orders)
     try:

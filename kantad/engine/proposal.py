@@ -20,6 +20,7 @@ from kantad.values.etag import etag
 from kantad.values.identifier import time_ordered_key
 from kantad.values.patch import escape, marshal
 from kantad.values.pointer import Path, format, lookup
+from kantad.values.schema import Schema
 from kantad.values.touch import Tree, rooted_at, tree_of, tree_of_merge, tree_of_paths
 from kantad.values.translate import json_patch, merge_patch, operation_paths
 
@@ -98,12 +99,9 @@ class Proposal:
             for c in self.conditions
         ]
         body = self.to if self.edit == "revert" else self.body
-        parts = [self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
-        try:
-            text = encode_json(parts)
-        except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
-            text = encode_msgpack(parts)
-        return blake3(text).hexdigest(length=4)
+        return fingerprint(
+            (self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist)
+        )
 
     def touches(self) -> Tree | None:
         """What the request is about, for `base`: what touches it, or something above or below, is a conflict."""
@@ -116,6 +114,20 @@ class Proposal:
                 return tree_of_paths(operation_paths(self.body, self.path))
             case _:
                 return rooted_at(self.path, None)
+
+
+def fingerprint(parts: tuple[Any, ...]) -> str:
+    """8 hex digits over these: the edit, path, body, action, user, m, base, conditions, and whether it must exist."""
+    try:
+        text = encode_json(parts)
+    except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
+        text = encode_msgpack(parts)
+    return blake3(text).hexdigest(length=4)
+
+
+def fingerprint_of_patch(path: Path, patch: Any, action: str, user: str | None) -> str:
+    """`Proposal.fingerprint` of a patch with an action and a user, and nothing else."""
+    return fingerprint(("patch", path, patch, action, user, None, None, (), False))
 
 
 @dataclass(slots=True)
@@ -173,10 +185,12 @@ def _makes_object(patch: Any) -> bool:
     return type(patch) is dict and type(patch.get("$replace", patch)) is dict
 
 
-def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, Any], str, Any] | None:
+def one_member(
+    root: dict[str, Any], path: Path, patch: Any, schema: Schema | None = None
+) -> tuple[dict[Any, Any], str, Any] | None:
     """Where a patch does nothing but assign a scalar to a member that is there: the object, the key, the old value.
 
-    The commonest write. None where it is anything else, and then nothing is said of it.
+    The commonest write. None where it is anything else, or is not stored as it is; then nothing is said of it.
     """
     if type(patch) is not dict or len(patch) != 1:
         return None
@@ -192,7 +206,7 @@ def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, 
         return None
     kind = type(value)
     plain = -SAFE < value < SAFE if kind is int else value[:1] != "$" if kind is str else kind in (bool, NoneType)
-    return (target, key, old) if plain else None
+    return (target, key, old) if plain and (schema is None or schema.takes(root, path, key, value)) else None
 
 
 def written(

@@ -7,6 +7,7 @@ validators have seen the result; then all are written at once, so that the file 
 (`Log.append_together`). Blocking; called before anything is served, and by `kantad migrate`.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +28,8 @@ from kantad.values.moment import datetime_of
 from kantad.values.pointer import format
 from kantad.values.schema import Schema, plain
 from kantad.values.validators import judge
+
+logger = logging.getLogger("kantad")
 
 DEEPEST: Final = 256
 
@@ -201,12 +204,30 @@ def upgrade(
     steps: Migrations | None,
     watch: Watch | None = None,
 ) -> list[Done]:
-    """Bring an open file up to the code, durably; returns what was done. Raises `Failed`, `NoRoom` and `Broken`.
+    """Bring an open file up to the code, durably; returns what was done.
 
-    `found` becomes what the file holds then.
+    `found` becomes what the file holds then. Raises `Failed`, `NoRoom` and `Broken`, and the log is closed then.
     """
     if schema is None and steps is None:
         return []
+    try:
+        done = _upgrade(log, found, micros, schema, steps, watch)
+    except BaseException:
+        log.close()
+        raise
+    for change in done:
+        logger.info("%s: %s%s", log.path, change.action, f" ({change.description})" if change.description else "")
+    return done
+
+
+def _upgrade(
+    log: Log,
+    found: Recovered,
+    micros: int,
+    schema: Schema | None,
+    steps: Migrations | None,
+    watch: Watch | None,
+) -> list[Done]:
     needed = Upgrade(found, log.codec, log.path, micros, schema, steps, watch)
     if needed.done:
         log.append_together(list(needed.payloads(log.codec, found.rev, found.chain)))

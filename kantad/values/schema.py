@@ -155,15 +155,15 @@ class Schema:
     # -- patches
 
     def fitted(self, old: Any, patch: Any) -> Any:
-        """The canonical patch of the root that leaves it normal (or SAME); raises `Problem`."""
-        return self._fit(self.kind, old, patch)
+        """The canonical patch of the root that leaves it normal (or SAME), for one (or SAME); raises `Problem`."""
+        return SAME if patch is SAME else self._fit(self.kind, old, patch)
 
     def fitted_at(
         self, root: dict[str, Any], path: Path, target: dict[Any, Any] | None, patch: Any
     ) -> tuple[dict[Any, Any] | None, Any]:
         """The same where `target` stands at a path of objects: it and its patch, or None and that of the root."""
         if target is None:
-            return None, self._fit(self.kind, root, patch)
+            return None, self.fitted(root, patch)
         kind = self.kind_at(root, path)
         if kind is None:
             for segment in reversed(path):
@@ -196,12 +196,11 @@ class Schema:
             kind, value = below, value[segment]
         return kind
 
-    def takes(self, root: dict[str, Any], path: Path, patch: dict[str, Any]) -> bool:
-        """Whether a patch of one member, a scalar that is there, of an object at a path of objects fits as it is.
+    def takes(self, root: dict[str, Any], path: Path, key: str, value: Any) -> bool:
+        """Whether a scalar in place of a member that is there, of an object at a path of objects, is stored as it is.
 
         Where not, `fitted_at` says what is stored, or why it is refused.
         """
-        [(key, value)] = patch.items()
         kind = self.kind_at(root, (*path, key))
         if kind is None:
             return False

@@ -36,6 +36,8 @@ MOST_CONTROLS: Final = 200  # pings and pongs in a second
 class Session:
     """See the module. Also what aiohttp takes for the parser of the connection: `feed_data`, `feed_eof`."""
 
+    ends = False
+
     __slots__ = (
         "abreast",
         "closing",

@@ -191,6 +191,17 @@ def test_the_window_keeps_a_day_beyond_ten_thousand_up_to_a_hundred_thousand() -
     assert window.find("m9", "q") is None
 
 
+def test_the_window_keeps_ten_thousand_requests_that_changed_nothing() -> None:
+    window = Window()
+    for number in range(10_005):
+        window.add_unchanged(f"k{number}", seen(number // 5, 0, False))
+    window.forget_after(1999)
+    window.add_unchanged("later", seen(2000, 0, False))
+    assert len(window.unchanged) == 9_996
+    assert window.find("k4", "q") is None
+    assert window.find("later", "q") is not None
+
+
 async def test_the_window_is_the_same_after_a_start(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "KEPT", 20)
     monkeypatch.setattr(requests, "MOST", 60)
