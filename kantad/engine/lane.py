@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kantad.engine.making import make
 from kantad.engine.pending import Applied, Batch
+from kantad.engine.place import Place
 from kantad.engine.proposal import Outcome, fingerprint_of_patch, one_member, written
 from kantad.engine.requests import Seen, Window, check_key
 from kantad.values.diff import SAME
@@ -64,7 +65,7 @@ def _write_each(
     """One after the other, into `results` and `changes`; with the committer's lock."""
     codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
     encode, finished, window, schema = codec.encode, codec.finished, engine.window, engine.schema
-    watched = engine.interest.paths > 0 or len(engine.validators) > 0
+    watched = engine.interest.paths > 0 or engine.validators != ()
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
     action, user, first, before, behind = "", None, -1, (engine.micros, engine.m), (micros, engine.m)
     for write in writes:
@@ -84,26 +85,23 @@ def _write_each(
                 ends = opening, closing = codec.keyed(opening, key, q), closing
             member = None if watched else one_member(root, path, patch, schema)
             if member is None:
-                under, patch = _written(engine, path, patch)
-                if patch is not SAME:
-                    change = make(engine, ends, place, under, patch, rev + 1, chain, before)
+                change = _made(engine, ends, place, patch, rev + 1, chain, before)
             else:
                 target, name, old = member
-                value = patch[name]
-                patch = SAME if type(old) is type(value) and old == value else patch
+                value, change = patch[name], None
+                if type(old) is not type(value) or old != value:
+                    payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
+                    change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
+                    undo.entries.append((SET, target, name, old, None))
+                    target[name] = value
         except Problem as problem:
             results.append(problem)
             continue
-        if patch is SAME:
+        if change is None:
             results.append(Outcome(rev, chain, before[0], False))
             if key is not None:
                 window.add_unchanged(key, Seen(q, rev, chain, before[0], False))
             continue
-        if member is not None:
-            payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
-            change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
-            undo.entries.append((SET, target, name, old, None))
-            target[name] = value
         rev, chain, before, group = change.rev, change.chain, behind, group or change.rev
         changes.append(change)
         results.append(change)
@@ -111,10 +109,20 @@ def _write_each(
             window.add(key, Seen(q, rev, chain, micros, True))
 
 
-def _written(engine: "Engine", path: Path, patch: Any) -> tuple[dict[Any, Any] | None, Any]:
-    """As `written`, and as the schema has it."""
-    target, sub = written(engine.root, path, patch, False, engine.max_depth, engine.foreign)
-    return (target, sub) if engine.schema is None else engine.schema.fitted_at(engine.root, path, target, sub)
+def _made(
+    engine: "Engine",
+    ends: tuple[bytes, bytes],
+    place: Place,
+    patch: Any,
+    rev: int,
+    chain: bytes,
+    before: tuple[int, int | None],
+) -> Applied | None:
+    """The general way: the change that a patch amounts to, None if nothing changes; raises `Problem`."""
+    target, sub = written(engine.root, place[0], patch, False, engine.max_depth, engine.foreign)
+    if engine.schema is not None:
+        target, sub = engine.schema.fitted_at(engine.root, place[0], target, sub)
+    return None if sub is SAME else make(engine, ends, place, target, sub, rev, chain, before)
 
 
 def _known(window: Window, key: str, path: Path, write: Write) -> tuple[str, Seen | None]:
