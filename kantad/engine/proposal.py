@@ -206,7 +206,7 @@ def one_member(
         return None
     kind = type(value)
     plain = -SAFE < value < SAFE if kind is int else value[:1] != "$" if kind is str else kind in (bool, NoneType)
-    return (target, key, old) if plain and (schema is None or schema.takes(root, path, key, value)) else None
+    return (target, key, old) if plain and (schema is None or schema.takes(root, path, target, key, value)) else None
 
 
 def written(

@@ -169,11 +169,9 @@ class Upgrade:
         try:
             made, diff = schema.normalised(self.state)
         except Problem as problem:
-            raise Failed(
-                f"{action}: the state does not fit {_named(schema)}{_where(problem)}: {problem.detail}"
-            ) from None
+            raise Failed(f"{action}: the state does not fit {schema.name}{_where(problem)}: {problem.detail}") from None
         if diff is not SAME:
-            self._add(Done(action, self.version, f"the form of {_named(schema)}", diff), made)
+            self._add(Done(action, self.version, f"the form of {schema.name}", diff), made)
 
     def _add(self, change: Done, after: Any) -> None:
         if self.watch is not None:
@@ -185,7 +183,7 @@ class Upgrade:
         try:
             judge(schema.validators, self.state, [()])
         except Problem as problem:
-            raise Failed(f"the validators of {_named(schema)} refuse the state: {problem.detail}") from None
+            raise Failed(f"the validators of {schema.name} refuse the state: {problem.detail}") from None
 
     def payloads(self, codec: Codec, rev: int, chain: bytes) -> Iterator[bytes]:
         """The records, behind this revision; each but the first names it as what it is written with."""
@@ -241,10 +239,6 @@ def _upgrade(
 
 def _title(step: Step) -> str:
     return f"{step.name} ({step.description})" if step.description else step.name
-
-
-def _named(schema: Schema) -> str:
-    return f"{schema.type.__module__}:{schema.type.__qualname__}"
 
 
 def _where(problem: Problem) -> str:

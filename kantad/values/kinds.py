@@ -39,15 +39,18 @@ class Member(NamedTuple):
 class Kind:
     """What may stand at a place; see the module. One that is `sorted` is a set.
 
-    `annotation` is what msgspec converts to. `plain` are the types of values that are stored as they
-    are given. Below it: `members` of an object, or a `key` and an `item`, or (of an array) an `item` or
-    a kind for each of the `positions`. Of a union, `choices` are the kinds by the type of the value,
-    or, where it is an object with a `tag`, by that.
+    `annotation` is what msgspec converts to. `plain` are the types of values that are stored as they are given;
+    another scalar is stored as it is if `decode` makes a value of its JSON that has the same JSON (and if the
+    kind is none that `differs` in MessagePack). Below it: `members` of an object, or a `key` and an `item`, or (of
+    an array) an `item` or a kind for each of the `positions`. Of a union, `choices` are the kinds by the type of
+    the value, or, where it is an object with a `tag`, by that.
     """
 
     __slots__ = (
         "annotation",
         "choices",
+        "decode",
+        "differs",
         "free",
         "item",
         "key",
@@ -61,13 +64,14 @@ class Kind:
 
     def __init__(self, annotation: Any, plain: frozenset[type] = frozenset(), *, free: bool = False) -> None:
         self.annotation, self.plain, self.free = annotation, plain, free
-        self.whole = self.sorted = False
+        self.whole = self.sorted = self.differs = False
         self.members: dict[Any, Member] | None = None
         self.key: Kind | None = None
         self.item: Kind | None = None
         self.positions: tuple[Kind, ...] = ()
         self.choices: dict[Any, Kind] | None = None
         self.tag: str | None = None
+        self.decode: Callable[[bytes], Any] | None = None
 
     def of(self, value: Any) -> "Kind":
         """The kind that a stored value is of: itself, or one of a union's."""
@@ -102,6 +106,8 @@ _SCALARS: Final[dict[type, type]] = {
 }
 
 
+_NATIVE: Final = (types.BytesType, types.ByteArrayType, types.DateTimeType)
+
 Record = types.StructType | types.DataclassType | types.TypedDictType | types.NamedTupleType
 
 
@@ -112,7 +118,7 @@ class Compiler:
         self.known: dict[int, tuple[types.Type, Kind]] = {}  # by the id of the description, which is kept
         self.unsettled = False  # whether msgspec leaves something open: the order of sets, defaults of dataclasses
         self.tuples = False  # or other arrays that are no lists
-        self.float_keys = False
+        self.odd_keys = False  # keys that MessagePack would have as floats or byte strings
 
     def kind(self, described: types.Type) -> Kind:
         """The kind of a described type; raises `Unsupported`."""
@@ -125,6 +131,10 @@ class Compiler:
         made = Kind(annotation(described))
         self.known[id(described)] = described, made
         self._fill(made, described)
+        if made.members is None and made.item is None and not made.positions and not made.choices:
+            made.decode = msgspec.json.Decoder(made.annotation).decode
+            parts = described.types if isinstance(described, types.UnionType) else (described,)
+            made.differs = any(isinstance(part, _NATIVE) for part in parts)
         return made
 
     def _fill(self, kind: Kind, described: types.Type) -> None:
@@ -136,7 +146,7 @@ class Compiler:
         elif isinstance(described, types.DictType):
             kind.key, kind.item = self.kind(described.key_type), self.kind(described.value_type)
             kind.whole = described.min_length is not None or described.max_length is not None
-            self.float_keys |= isinstance(described.key_type, types.FloatType)
+            self.odd_keys |= isinstance(described.key_type, types.FloatType | types.BytesType)
         elif isinstance(described, types.CollectionType):
             is_set = isinstance(described, types.SetType | types.FrozenSetType)
             self.unsettled |= is_set

@@ -37,13 +37,18 @@ class Schema:
         """Raises `Unsupported`."""
         self.type, self.validators = root, validators
         self.kind, noticed = compiled(root)
-        self.float_keys, self.tuples, self.unsettled = noticed.float_keys, noticed.tuples, noticed.unsettled
+        self.odd_keys, self.tuples, self.unsettled = noticed.odd_keys, noticed.tuples, noticed.unsettled
         self.native = False  # whether times, byte strings and integer keys are stored as they are
+
+    @property
+    def name(self) -> str:
+        """`module:Type`."""
+        return f"{self.type.__module__}:{self.type.__qualname__}"
 
     def bind(self, native: bool) -> None:
         """Say what the file is: with `native`, in MessagePack. Raises `Unsupported`."""
-        if native and self.float_keys:
-            raise Unsupported("keys that are floats can be stored in a file in JSON only")
+        if native and self.odd_keys:
+            raise Unsupported("keys that are floats or byte strings can be stored in a file in JSON only")
         self.native = native
 
     def json_schema(self) -> dict[str, Any]:
@@ -169,6 +174,10 @@ class Schema:
             for segment in reversed(path):
                 patch = {escape(segment): patch}
             return None, self._fit(self.kind, root, patch)
+        if len(patch) == 1 and _is_scalar(patch):
+            [(key, value)] = patch.items()
+            if key in target and self._takes(kind, target, key, value):
+                return target, patch
         try:
             made = self._fit(kind, target, patch)
         except Problem as problem:
@@ -196,29 +205,39 @@ class Schema:
             kind, value = below, value[segment]
         return kind
 
-    def takes(self, root: dict[str, Any], path: Path, key: str, value: Any) -> bool:
+    def takes(self, root: dict[str, Any], path: Path, target: dict[Any, Any], key: Any, value: Any) -> bool:
         """Whether a scalar in place of a member that is there, of an object at a path of objects, is stored as it is.
 
         Where not, `fitted_at` says what is stored, or why it is refused.
         """
-        kind = self.kind_at(root, (*path, key))
-        if kind is None:
+        kind = self.kind_at(root, path)
+        return kind is not None and self._takes(kind, target, key, value)
+
+    def _takes(self, kind: Kind, target: dict[Any, Any], key: Any, value: Any) -> bool:
+        if kind.choices is not None:
+            kind = kind.of(target)
+        if kind.whole:
             return False
-        if kind.free or type(value) in kind.plain:
+        below = FREE if kind.free else kind.below(key)
+        return below is not None and self._is_kept(below, value)
+
+    def _is_kept(self, kind: Kind, value: Any) -> bool:
+        """Whether a scalar is certainly stored as it is."""
+        if type(value) in kind.plain or kind.free:
             return True
-        if kind.whole or kind.members is not None or kind.item is not None:
+        if kind.decode is None or (self.native and (kind.differs or type(value) in (bytes, datetime))):
             return False
+        text = encode_json(value)
         try:
-            made = self.stored(kind, convert(value, kind.annotation))
+            return encode_json(kind.decode(text)) == text
         except ValidationError:
             return False
-        return type(made) is type(value) and bool(made == value)
 
     def _fit(self, kind: Kind, old: Any, patch: Any) -> Any:
         if kind.free:
             return patch
         if type(patch) is not dict:
-            if type(patch) in kind.plain and (type(patch) is not str or patch[:1] != "$"):
+            if type(patch) is not list and (type(patch) is not str or patch[:1] != "$") and self._is_kept(kind, patch):
                 return patch
         elif "$replace" not in patch and type(old) in (dict, list):
             inner = kind.of(old)
@@ -330,6 +349,13 @@ def _text(state: Any) -> bytes | None:
         return msgspec.msgpack.encode(state, order="sorted")
     except TypeError:  # keys of several types, or what no encoder takes
         return None
+
+
+def _is_scalar(patch: dict[Any, Any]) -> bool:
+    """Whether a patch of one member, spelled without an escape, assigns a scalar."""
+    [(key, value)] = patch.items()
+    kind = type(value)
+    return kind is not dict and kind is not list and (kind is not str or value[:1] != "$") and str(key)[:1] != "$"
 
 
 def _names(patch: dict[str, Any], tag: str | None) -> bool:
