@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kantad.engine.making import make
 from kantad.engine.pending import Applied, Batch
-from kantad.engine.proposal import Outcome, fingerprint_of_patch, one_member, written
+from kantad.engine.proposal import Outcome, identity_of_patch, one_member, written
 from kantad.engine.requests import Seen, Window, check_key
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import SET
-from kantad.values.pointer import Path
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
@@ -65,7 +64,7 @@ def _write_each(
     codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
     encode, finished, watched, window = codec.encode, codec.finished, engine.interest.paths > 0, engine.window
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
-    action, user, first, before, behind = "", None, -1, (engine.micros, engine.m), (micros, engine.m)
+    action, user, first, q, before, behind = "", None, -1, "", (engine.micros, engine.m), (micros, engine.m)
     for write in writes:
         patch, key = write.diff, write.key
         try:
@@ -76,7 +75,8 @@ def _write_each(
             ends = opening, closing = unkeyed
             place = path, opened, closed = place_of(write.path)
             if key is not None:
-                q, seen = _known(window, key, path, write)
+                check_key(key, "key")
+                q, seen = window.find(key, identity_of_patch(path, patch, action, user))
                 if seen is not None:
                     results.append(Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True))
                     continue
@@ -85,33 +85,32 @@ def _write_each(
             if member is None:
                 under, patch = written(root, path, patch, False, engine.max_depth, engine.foreign)
             else:
-                target, name, old = member
-                value = patch[name]
-                patch = SAME if type(old) is type(value) and old == value else patch
+                target, name, old, value = member
+                patch = SAME if old == value and type(old) is type(value) else patch
         except Problem as problem:
             results.append(problem)
             continue
         if patch is SAME:
-            results.append(Outcome(rev, chain, before[0], False))
-            if key is not None:
-                window.add_unchanged(key, Seen(q, rev, chain, before[0], False))
+            results.append(_unchanged(window, key, Seen(q, rev, chain, before[0], False)))
             continue
+        rev += 1
         if member is None:
-            change = make(engine, ends, place, under, patch, rev + 1, chain, before)
+            change = make(engine, ends, place, under, patch, rev, chain, before)
+            chain = change.chain
         else:
             payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
-            change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
+            change = Applied(rev, chain, payload, path, patch, undo, len(undo.entries), before)
             undo.entries.append((SET, target, name, old, None))
             target[name] = value
-        rev, chain, before, group = change.rev, change.chain, behind, group or change.rev
+        group, before = group or rev, behind
         changes.append(change)
         results.append(change)
         if key is not None:
             window.add(key, Seen(q, rev, chain, micros, True))
 
 
-def _known(window: Window, key: str, path: Path, write: Write) -> tuple[str, Seen | None]:
-    """The fingerprint of a keyed write, and its first answer if it is a repeat; raises `Problem`."""
-    check_key(key, "key")
-    q = fingerprint_of_patch(path, write.diff, write.a, write.u)
-    return q, window.find(key, q)
+def _unchanged(window: Window, key: str | None, seen: Seen) -> Outcome:
+    """The outcome of a write that changes nothing, remembered if it has a key."""
+    if key is not None:
+        window.add_unchanged(key, seen)
+    return Outcome(seen.rev, seen.chain, seen.micros, False)

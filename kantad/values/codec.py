@@ -70,12 +70,16 @@ class Codec(Protocol):
         """A value, or a patch, as it stands in a record."""
 
     @property
-    def end(self) -> bytes:
-        """What stands behind the one member of an encoded patch."""
+    def start(self) -> bytes:
+        """What stands before the one member of an encoded patch."""
 
-    @staticmethod
-    def step(key: str, /) -> bytes:
-        """What stands before the one member of an encoded patch, which has this key."""
+    @property
+    def colon(self) -> bytes:
+        """What stands between its key and its value."""
+
+    @property
+    def end(self) -> bytes:
+        """What stands behind it."""
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """The payload of a change of which these are the parts up to its `h`, and the chain after it."""
@@ -117,7 +121,7 @@ class JsonCodec(Codec):
     foreign = False
     H_LENGTH: Final = 24  # ,"h":"0123456789abcdef"}
     encode = staticmethod(encode_json)
-    end = b"}"
+    start, colon, end = b"{", b":", b"}"
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
@@ -145,18 +149,13 @@ class JsonCodec(Codec):
         """See Codec."""
         return b'%b,"id":%b,"q":"%b","diff":' % (opening[:-8], encode_json(id), q.encode())
 
-    @staticmethod
-    def step(key: str, /) -> bytes:
-        """See Codec."""
-        return b"{%b:" % encode_json(key)
-
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
         hashed, hasher = b"".join(parts), self._hasher
         hasher.reset()
         hasher.update(chain + hashed)
         chain = hasher.digest(8)
-        return b'%b,"h":"%b"}' % (hashed, hexlify(chain)), chain
+        return b"".join((hashed, b',"h":"', hexlify(chain), b'"}')), chain
 
     def snapshot(
         self,
@@ -232,7 +231,7 @@ class MsgpackCodec(Codec):
     foreign = True
     H_LENGTH: Final = 19  # a1 68 b0 and 16 digits
     encode = staticmethod(encode_msgpack)
-    end = b""
+    start, colon, end = b"\x81", b"", b""
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
@@ -270,18 +269,13 @@ class MsgpackCodec(Codec):
         members = encode_msgpack({"id": id, "q": q})[1:]
         return b"%c%b%b\xa4diff" % (opening[0] + 2, opening[1:-5], members)
 
-    @staticmethod
-    def step(key: str, /) -> bytes:
-        """See Codec."""
-        return b"\x81" + encode_msgpack(key)
-
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
         hashed, hasher = b"".join(parts), self._hasher
         hasher.reset()
         hasher.update(chain + hashed)
         chain = hasher.digest(8)
-        return b"%b\xa1h\xb0%b" % (hashed, hexlify(chain)), chain
+        return b"".join((hashed, b"\xa1h\xb0", hexlify(chain))), chain
 
     def snapshot(
         self,
