@@ -152,7 +152,7 @@ def forgotten(asked: Asked, rev: int) -> bool:
 
 
 def too_late(asked: Asked, trouble: str) -> KantaError:
-    """The error of a request that got no answer in time."""
+    """The error of a request that is given up without an answer."""
     if asked.unknown and asked.key is not None:
-        return UnknownOutcome(f"no answer in time, it may be done or not: {trouble}", asked.key)
-    return Unreachable(f"no answer in time, nothing was done: {trouble}")
+        return UnknownOutcome(f"there is no answer, it may be done or not: {trouble}", asked.key)
+    return Unreachable(f"there is no answer, nothing was done: {trouble}")
