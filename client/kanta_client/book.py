@@ -132,7 +132,7 @@ class Book:
         due = [asked for asked in self.resting if asked.due <= now]
         if due:
             self.resting = [asked for asked in self.resting if asked.due > now]
-            self.outbox.extendleft(reversed(due))
+            self.outbox.extendleft(asked for asked in reversed(due) if not asked.future.done())
         return bool(due)
 
     def fail(self, error: Callable[[Asked], KantaError]) -> None:

@@ -9,7 +9,7 @@ from kanta_client.errors import TRY_AGAIN, Closed, KantaError, UnknownOutcome, U
 from kanta_client.link import Lost
 from kanta_client.messages import Message
 from kanta_client.outcome import look_up, remembered
-from kantad.values.content import encode_json
+from kanta_client.outgoing import encoded
 
 if TYPE_CHECKING:
     from kanta_client.http import Http
@@ -52,7 +52,7 @@ class Posting:
     ) -> dict[str, Any]:
         """The answer to a write, done once; raises `Refused`, `Unreachable` and `UnknownOutcome`."""
         until = self._until(seconds)
-        data = None if body is None else encode_json(body)
+        data = None if body is None else encoded(body)
         attempts = _Attempts(method, target, data, {"Idempotency-Key": key, "Content-Type": kind}, key)
         attempts.floor = (await self._call(b'"op":"ping"}', until)).rev
         backoff = Backoff()
