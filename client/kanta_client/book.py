@@ -142,7 +142,7 @@ class Book:
         self.pending.clear()
         self.resting.clear()
         for asked in everything:
-            if not asked.future.done():
+            if asked.take is None and not asked.future.done():  # nobody waits for those of the connection's own
                 asked.future.set_exception(error(asked))
 
 

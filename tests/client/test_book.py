@@ -202,7 +202,8 @@ def test_fail_fails_everything_that_is_not_settled(desk: Desk) -> None:
     done, pending, resting = desk.put(), desk.put(), desk.put()
     desk.book.batch(0)
     desk.book.answered(refuse(resting, "unavailable"), 0.0)
-    queued = desk.put()
+    queued, own = desk.put(), desk.put(None)
+    own.take = [].append
     done.future.cancel()
 
     def error(asked: Asked) -> KantaError:
@@ -212,6 +213,7 @@ def test_fail_fails_everything_that_is_not_settled(desk: Desk) -> None:
     assert isinstance(failure(pending), UnknownOutcome)
     assert isinstance(failure(resting), Closed)
     assert isinstance(failure(queued), Closed)
+    assert not own.future.done()  # an exception that nobody looks at would be complained about
     assert (len(desk.book.outbox), desk.book.pending, desk.book.resting) == (0, {}, [])
 
 
