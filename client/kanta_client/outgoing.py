@@ -27,7 +27,13 @@ def builtins(value: Any) -> Any:
             check_scalar(value)
             return value
         made = msgspec.to_builtins(value, str_keys=True)
-        check(made, DEEPEST)
+        try:
+            check(made, DEEPEST)
+        except Problem as problem:
+            if problem.code != "validation_failed":
+                raise
+            made = _listed(made)  # msgspec leaves tuples as they are
+            check(made, DEEPEST)
         return made
     except Problem as problem:
         raise refused(problem) from None
@@ -42,8 +48,17 @@ def assignment(value: Any) -> dict[str, Any]:
     return {"$replace": marshal(builtins(value))}
 
 
-def encoded(request: msgspec.Struct) -> bytes:
-    """The bytes of a request; raises `Refused` where text in it is no valid Unicode."""
+def _listed(value: Any) -> Any:
+    """The value with lists for tuples."""
+    if isinstance(value, tuple | list):
+        return [_listed(item) for item in value]
+    if type(value) is dict:
+        return {key: _listed(item) for key, item in value.items()}
+    return value
+
+
+def encoded(request: Any) -> bytes:
+    """The bytes of a request, or of a value; raises `Refused` where text in it is no valid Unicode."""
     try:
         return encode(request)
     except UnicodeEncodeError as error:
