@@ -4,10 +4,10 @@ The outcome of a write is one of three: it returned (committed), it raised `Refu
 (nothing was done), or it raised `UnknownOutcome`. None of them stands for another.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-if TYPE_CHECKING:
-    from kanta_client.records import Change
+from kanta_client.records import Change
 
 
 class KantaError(Exception):
@@ -33,11 +33,22 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """What a write is based on has changed since: `changes` are those in the way, oldest first, where known."""
+    """What a write is based on has changed since: `changes` are those in the way, oldest first, 100 at most.
 
-    def __init__(self, problem: dict[str, Any], changes: "tuple[Change, ...]" = ()) -> None:
+    Those that the server lists have no patch, but the `path` at which they touched what this write touches.
+    """
+
+    def __init__(self, problem: dict[str, Any], changes: tuple[Change, ...] | None = None) -> None:
         super().__init__(problem)
-        self.changes = changes
+        self.changes = _listed(problem.get("conflicts", ())) if changes is None else changes
+
+
+def _listed(conflicts: Iterable[dict[str, Any]]) -> tuple[Change, ...]:
+    found = (
+        Change(rev=each["rev"], cursor="", action=each.get("a", ""), user=each.get("u"), path=each.get("path"))
+        for each in conflicts
+    )
+    return tuple(sorted(found, key=lambda change: change.rev))
 
 
 class PatchMismatch(Refused):

@@ -122,5 +122,5 @@ def _text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Problem("invalid_value", "a string has no surrogates in it") from None
+        raise Problem("invalid_value", "text is valid Unicode: a string has no surrogates in it") from None
     return text
