@@ -66,7 +66,7 @@ async def exactly_once(run: Run, clients: int, count: int, every: float, cuts: f
 
 
 async def test_transactions_under_cuts_and_kills_are_done_exactly_once(run: Run) -> None:
-    raging = await exactly_once(run, clients=8, count=400, every=0.7, cuts=0.1)
+    raging = await exactly_once(run, clients=8, count=400, every=0.25, cuts=0.1)
     assert raging.kills
 
 
