@@ -363,6 +363,8 @@ class KantaClient:
         position = position_of(since)
 
         async def former() -> Any:
+            if isinstance(position, str) and ":" in position:
+                return await self.get(path, MISSING, at=position)
             return await self.get(path, MISSING, rev=position)
 
         return Subscription(self._session.channel(), filters, position, value, type, former)

@@ -23,7 +23,11 @@ from kantad.values.pointer import Path
 
 class Findings:
     """What a comparison tells beside the patch: the paths that it changes, those above included, and
-    those where the user assigned a value and the patch gets it by leaving the base's as it is."""
+    those that it relies on.
+
+    It relies on a path where the user assigned a value and the patch gets it by leaving something of
+    the base as it is, and where the user put what stands there into another place.
+    """
 
     def __init__(self) -> None:
         self.changed: set[Path] = set()
@@ -39,11 +43,13 @@ def delta(old: Any, new: Any, path: Path, found: Findings) -> Any:
     if isinstance(new, msgspec.Struct) and type(old) is type(new) and not new.__struct_config__.array_like:
         return _record(old, new, path, found)
     if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(new, Tracked):
+            found.relied.add(new.trace.path)
         keys = dict.fromkeys([*dict.keys(new), *dict.keys(old)], False)
         return _members(old, new, keys.items(), path, found)
     if isinstance(old, list) and isinstance(new, list):
         return _array(old, new, path, found)
-    after = plain(new)
+    after = _written(new, found)
     if old is MISSING:
         return marshal(after)
     return SAME if same(plain(old), after) else _whole(after)
@@ -52,6 +58,14 @@ def delta(old: Any, new: Any, path: Path, found: Findings) -> Any:
 def is_draft(new: Any, old: Any) -> bool:
     """Whether this is the draft of that dict, so that it knows what became of it."""
     return isinstance(new, Tracked) and new.trace.base is old
+
+
+def _written(new: Any, found: Findings) -> Any:
+    """A value as JSON builtins, to be written as a whole."""
+    met: list[Any] = []
+    made = plain(new, met)
+    found.relied.update(one.trace.path for one in met if isinstance(one, Tracked))
+    return made
 
 
 def _whole(after: Any) -> Any:
@@ -139,7 +153,7 @@ def _record(old: msgspec.Struct, new: msgspec.Struct, path: Path, found: Finding
         if is_left_out(new, field, after):
             gone.append(field.encode_name)
         else:
-            patch[escape(field.encode_name)] = _whole(plain(after)) if _may_lack(field, before, sub) else sub
+            patch[escape(field.encode_name)] = _whole(_written(after, found)) if _may_lack(field, before, sub) else sub
     if gone:
         patch["$delete"] = [escape(name) for name in gone]
     return patch if patch else SAME
@@ -158,7 +172,7 @@ def _may_lack(field: msgspec.structs.FieldInfo, before: Any, patch: Any) -> bool
 
 
 def _array(old: list[Any], new: list[Any], path: Path, found: Findings) -> Any:
-    before, after = plain(old), plain(new)
+    before, after = plain(old), _written(new, found)
     if same(before, old):  # JSON's own, so there is one raw form
         return difference(before, after)
     start, shorter = 0, min(len(old), len(new))

@@ -24,10 +24,10 @@ SCALARS: Final = frozenset(
 )
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, met: list[Any] | None = None) -> Any:
     """The JSON builtins of a value, all new; raises `Problem("invalid_value")` for what cannot be stored.
 
-    A cycle ends in RecursionError.
+    Dicts of a class of their own are added to `met`. A cycle ends in RecursionError.
     """
     kind = type(value)
     if kind is str:
@@ -36,13 +36,15 @@ def plain(value: Any) -> Any:
         check_scalar(value)
         return value
     if isinstance(value, dict):
-        return _members(dict.items(value))
+        if met is not None and kind is not dict:
+            met.append(value)
+        return _members(dict.items(value), met)
     if isinstance(value, list | tuple):
-        return [_at(position, item) for position, item in enumerate(value)]
+        return [_at(position, item, met) for position, item in enumerate(value)]
     if isinstance(value, set | frozenset):
         return sorted(map(plain, value), key=encode_json)
     if isinstance(value, msgspec.Struct):
-        return _record(value)
+        return _record(value, met)
     try:
         return plain(msgspec.to_builtins(value, str_keys=True))  # once more, for what a dataclass holds
     except (TypeError, ValueError) as error:
@@ -87,16 +89,17 @@ def _is_empty(item: Any) -> bool:
     return isinstance(item, list | set) and not item
 
 
-def _record(value: msgspec.Struct) -> Any:
+def _record(value: msgspec.Struct, met: list[Any] | None) -> Any:
     config = value.__struct_config__
     found = [(field, getattr(value, field.name)) for field in fields_of(type(value))]
     if config.array_like:
-        return plain([*([] if config.tag is None else [config.tag]), *(item for _, item in found)])
+        return plain([*([] if config.tag is None else [config.tag]), *(item for _, item in found)], met)
     tag = {} if config.tag is None else {config.tag_field: config.tag}
-    return tag | _members((field.encode_name, item) for field, item in found if not is_left_out(value, field, item))
+    items = ((field.encode_name, item) for field, item in found if not is_left_out(value, field, item))
+    return tag | _members(items, met)
 
 
-def _members(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+def _members(items: Iterable[tuple[Any, Any]], met: list[Any] | None) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, item in items:
         name = name_of(key)
@@ -104,13 +107,13 @@ def _members(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
             raise Problem("invalid_value", "the key of an object is a string, or written as one").at(key)
         if name in made:
             raise Problem("invalid_value", "two keys of the dict are written alike").at(name)
-        made[_text(name)] = _at(name, item)
+        made[_text(name)] = _at(name, item, met)
     return made
 
 
-def _at(key: object, item: Any) -> Any:
+def _at(key: object, item: Any, met: list[Any] | None) -> Any:
     try:
-        return plain(item)
+        return plain(item, met)
     except Problem as problem:
         raise problem.at(key) from None
 
@@ -119,5 +122,5 @@ def _text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Problem("invalid_value", "a string has no surrogates in it") from None
+        raise Problem("invalid_value", "text is valid Unicode: a string has no surrogates in it") from None
     return text

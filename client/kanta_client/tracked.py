@@ -80,6 +80,8 @@ class Tracked(dict[Any, Any]):
         elif value is self.trace.base.get(key):
             self.trace.note(key, reached=True)
             value = drafted(value, (*self.trace.path, name_of(key) or ""), self.trace.journal)
+            if self.trace.whole and isinstance(value, Tracked):
+                value.trace.whole = True  # it is noted with all below it
             self.trace.touched.setdefault(key, False)
             super().__setitem__(key, value)
         return value

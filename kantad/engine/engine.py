@@ -138,8 +138,7 @@ class Engine:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
         q = ""
         if proposal.key is not None:
-            q = proposal.fingerprint()
-            seen = self.window.find(proposal.key, q)
+            q, seen = self.window.find(proposal.key, proposal.identity())
             if seen is not None and not proposal.dry_run:
                 return self._replayed(seen, proposal)
         if proposal.conditions or proposal.base is not None:

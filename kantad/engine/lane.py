@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kantad.engine.making import make
 from kantad.engine.pending import Applied, Batch
 from kantad.engine.place import Place
-from kantad.engine.proposal import Outcome, fingerprint_of_patch, one_member, written
+from kantad.engine.proposal import Outcome, identity_of_patch, one_member, written
 from kantad.engine.requests import Seen, Window, check_key
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import SET
-from kantad.values.pointer import Path
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
@@ -67,7 +66,7 @@ def _write_each(
     encode, finished, window, schema = codec.encode, codec.finished, engine.window, engine.schema
     watched = engine.interest.paths > 0 or engine.validators != ()
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
-    action, user, first, before, behind = "", None, -1, (engine.micros, engine.m), (micros, engine.m)
+    action, user, first, q, before, behind = "", None, -1, "", (engine.micros, engine.m), (micros, engine.m)
     for write in writes:
         patch, key = write.diff, write.key
         try:
@@ -78,7 +77,8 @@ def _write_each(
             ends = opening, closing = unkeyed
             place = path, opened, closed = place_of(write.path)
             if key is not None:
-                q, seen = _known(window, key, path, write)
+                check_key(key, "key")
+                q, seen = window.find(key, identity_of_patch(path, patch, action, user))
                 if seen is not None:
                     results.append(Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True))
                     continue
@@ -87,9 +87,9 @@ def _write_each(
             if member is None:
                 change = _made(engine, ends, place, patch, rev + 1, chain, before)
             else:
-                target, name, old = member
-                value, change = patch[name], None
-                if type(old) is not type(value) or old != value:
+                target, name, old, value = member
+                change = None
+                if old != value or type(old) is not type(value):
                     payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
                     change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
                     undo.entries.append((SET, target, name, old, None))
@@ -98,9 +98,7 @@ def _write_each(
             results.append(problem)
             continue
         if change is None:
-            results.append(Outcome(rev, chain, before[0], False))
-            if key is not None:
-                window.add_unchanged(key, Seen(q, rev, chain, before[0], False))
+            results.append(_unchanged(window, key, Seen(q, rev, chain, before[0], False)))
             continue
         rev, chain, before, group = change.rev, change.chain, behind, group or change.rev
         changes.append(change)
@@ -125,8 +123,8 @@ def _made(
     return None if sub is SAME else make(engine, ends, place, target, sub, rev, chain, before)
 
 
-def _known(window: Window, key: str, path: Path, write: Write) -> tuple[str, Seen | None]:
-    """The fingerprint of a keyed write, and its first answer if it is a repeat; raises `Problem`."""
-    check_key(key, "key")
-    q = fingerprint_of_patch(path, write.diff, write.a, write.u)
-    return q, window.find(key, q)
+def _unchanged(window: Window, key: str | None, seen: Seen) -> Outcome:
+    """The outcome of a write that changes nothing, remembered if it has a key."""
+    if key is not None:
+        window.add_unchanged(key, seen)
+    return Outcome(seen.rev, seen.chain, seen.micros, False)

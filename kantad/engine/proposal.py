@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Literal
 
-from blake3 import blake3
-
-from kantad.values.content import MISSING, check, copied, encode_json, encode_msgpack, equal
+from kantad.values.content import MISSING, check, copied, equal
 from kantad.values.diff import SAME
 from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
@@ -92,16 +90,14 @@ class Proposal:
     to: str | int | None = None
     looked: "Looked | None" = None
 
-    def fingerprint(self) -> str:
-        """`q` of the record: 8 hex digits over all that makes two requests the same one."""
+    def identity(self) -> tuple[Any, ...]:
+        """All that makes two requests the same one."""
         conditions = [
             [c.path, None if c.equals is MISSING else [c.equals], c.exists, c.etags, c.not_etags, c.unchanged_since]
             for c in self.conditions
         ]
         body = self.to if self.edit == "revert" else self.body
-        return fingerprint(
-            (self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist)
-        )
+        return self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist
 
     def touches(self) -> Tree | None:
         """What the request is about, for `base`: what touches it, or something above or below, is a conflict."""
@@ -116,18 +112,9 @@ class Proposal:
                 return rooted_at(self.path, None)
 
 
-def fingerprint(parts: tuple[Any, ...]) -> str:
-    """8 hex digits over these: the edit, path, body, action, user, m, base, conditions, and whether it must exist."""
-    try:
-        text = encode_json(parts)
-    except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
-        text = encode_msgpack(parts)
-    return blake3(text).hexdigest(length=4)
-
-
-def fingerprint_of_patch(path: Path, patch: Any, action: str, user: str | None) -> str:
-    """`Proposal.fingerprint` of a patch with an action and a user, and nothing else."""
-    return fingerprint(("patch", path, patch, action, user, None, None, (), False))
+def identity_of_patch(path: Path, patch: Any, action: str, user: str | None) -> tuple[Any, ...]:
+    """The `Proposal.identity` of a patch with an action and a user, and nothing else."""
+    return "patch", path, patch, action, user, None, None, (), False
 
 
 @dataclass(slots=True)
@@ -187,8 +174,8 @@ def _makes_object(patch: Any) -> bool:
 
 def one_member(
     root: dict[str, Any], path: Path, patch: Any, schema: Schema | None = None
-) -> tuple[dict[Any, Any], str, Any] | None:
-    """Where a patch does nothing but assign a scalar to a member that is there: the object, the key, the old value.
+) -> tuple[dict[Any, Any], str, Any, Any] | None:
+    """Where a patch does nothing but assign a scalar to a member that is there: the object, key, old and new value.
 
     The commonest write. None where it is anything else, or is not stored as it is; then nothing is said of it.
     """
@@ -198,15 +185,17 @@ def one_member(
     try:
         for segment in path:
             target = target[segment]
-        [(key, value)] = patch.items()
+        (key,) = patch
         old = target[key]
     except (KeyError, TypeError, IndexError):
         return None
-    if type(target) is not dict or type(key) is not str or key[:1] == "$":
+    if type(target) is not dict or type(key) is not str or "$" in key:
         return None
+    value = patch[key]
     kind = type(value)
-    plain = -SAFE < value < SAFE if kind is int else value[:1] != "$" if kind is str else kind in (bool, NoneType)
-    return (target, key, old) if plain and (schema is None or schema.takes(root, path, target, key, value)) else None
+    plain = -SAFE < value < SAFE if kind is int else "$" not in value if kind is str else kind in (bool, NoneType)
+    fits = plain and (schema is None or schema.takes(root, path, target, key, value))
+    return (target, key, old, value) if fits else None
 
 
 def written(
@@ -218,9 +207,8 @@ def written(
     """
     found = None if put else one_member(root, path, body)
     if found is not None:
-        target, key, before = found
-        value = body[key]
-        return (None, SAME) if type(before) is type(value) and before == value else (target, body)
+        target, _, before, value = found
+        return (None, SAME) if before == value and type(before) is type(value) else (target, body)
     old: Any = root
     try:
         for segment in path:

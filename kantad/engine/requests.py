@@ -9,7 +9,9 @@ from collections import deque
 from typing import Any, Final
 
 import msgspec
+from blake3 import blake3
 
+from kantad.values.content import encode_json, encode_msgpack
 from kantad.values.errors import Problem
 from kantad.values.patch import escape, unescape
 from kantad.values.pointer import Path
@@ -50,13 +52,25 @@ class Window:
         self.unchanged: dict[str, Seen] = {}
         self._order: deque[str] = deque()
         self._order_of_unchanged: deque[str] = deque()
+        self._hasher = blake3()  # used again and again, as in `values.codec`
 
-    def find(self, key: str, q: str) -> Seen | None:
-        """The first answer to this request; raises `Problem("key_reused")` if the key was another's."""
+    def find(self, key: str, identity: tuple[Any, ...]) -> tuple[str, Seen | None]:
+        """The fingerprint of a request, and its first answer; raises `Problem("key_reused")` if the key was another's.
+
+        `identity` is all that makes two requests the same one, the fingerprint 8 hex digits over it: a record's `q`.
+        """
+        try:
+            text = encode_json(identity)
+        except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
+            text = encode_msgpack(identity)
+        hasher = self._hasher
+        hasher.reset()
+        hasher.update(text)
+        q = hasher.hexdigest(4)
         seen = self.changes.get(key) or self.unchanged.get(key)
         if seen is not None and seen.q != q:
             raise Problem("key_reused", "this idempotency key was used for a different request", rev=seen.rev)
-        return seen
+        return q, seen
 
     def peek(self, key: str | None) -> Seen | None:
         """The first answer to a request with this key, whichever request it was."""

@@ -171,7 +171,7 @@ class Upgrade:
         except Problem as problem:
             raise Failed(f"{action}: the state does not fit {schema.name}{_where(problem)}: {problem.detail}") from None
         if diff is not SAME:
-            self._add(Done(action, self.version, f"the form of {schema.name}", diff), made)
+            self._add(Done(action, self.version, schema.name, diff), made)
 
     def _add(self, change: Done, after: Any) -> None:
         if self.watch is not None:
@@ -189,7 +189,10 @@ class Upgrade:
         """The records, behind this revision; each but the first names it as what it is written with."""
         first = 0
         for change in self.done:
-            payload, chain = codec.change(self.micros, change.action, change.diff, chain, v=change.version, b=first)
+            opening, closing = codec.ends(self.micros, change.action, change.version, b=first)
+            if change.description:
+                opening = codec.described(opening, change.description)
+            payload, chain = codec.finished((opening, codec.encode(change.diff), closing), chain)
             first = first or rev + 1
             yield payload
 

@@ -96,7 +96,7 @@ class Teller:
         self.rev += 1
         head: Line = [("faint", f"r{self.rev}"), ("", " "), ("action", change.action)]
         if change.description:
-            head += [("", " "), ("faint", safe(change.description))]
+            head += [("", " "), ("faint", f"({safe(change.description)})")]
         changes = list(edits(before, change.diff))
         for line in told(head, changes, self.width):
             self.out.write(self.text(line) + "\n")

@@ -66,16 +66,24 @@ class Codec(Protocol):
         """The first of `ends`, which was made without an idempotency key, with one."""
 
     @staticmethod
+    def described(opening: bytes, about: str) -> bytes:
+        """The first of `ends` with a description of the change."""
+
+    @staticmethod
     def encode(value: Any, /) -> bytes:
         """A value, or a patch, as it stands in a record."""
 
     @property
-    def end(self) -> bytes:
-        """What stands behind the one member of an encoded patch."""
+    def start(self) -> bytes:
+        """What stands before the one member of an encoded patch."""
 
-    @staticmethod
-    def step(key: str, /) -> bytes:
-        """What stands before the one member of an encoded patch, which has this key."""
+    @property
+    def colon(self) -> bytes:
+        """What stands between its key and its value."""
+
+    @property
+    def end(self) -> bytes:
+        """What stands behind it."""
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """The payload of a change of which these are the parts up to its `h`, and the chain after it."""
@@ -117,7 +125,7 @@ class JsonCodec(Codec):
     foreign = False
     H_LENGTH: Final = 24  # ,"h":"0123456789abcdef"}
     encode = staticmethod(encode_json)
-    end = b"}"
+    start, colon, end = b"{", b":", b"}"
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
@@ -146,9 +154,9 @@ class JsonCodec(Codec):
         return b'%b,"id":%b,"q":"%b","diff":' % (opening[:-8], encode_json(id), q.encode())
 
     @staticmethod
-    def step(key: str, /) -> bytes:
+    def described(opening: bytes, about: str) -> bytes:
         """See Codec."""
-        return b"{%b:" % encode_json(key)
+        return b'%b,"about":%b,"diff":' % (opening[:-8], encode_json(about))
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
@@ -156,7 +164,7 @@ class JsonCodec(Codec):
         hasher.reset()
         hasher.update(chain + hashed)
         chain = hasher.digest(8)
-        return b'%b,"h":"%b"}' % (hashed, hexlify(chain)), chain
+        return b"".join((hashed, b',"h":"', hexlify(chain), b'"}')), chain
 
     def snapshot(
         self,
@@ -232,7 +240,7 @@ class MsgpackCodec(Codec):
     foreign = True
     H_LENGTH: Final = 19  # a1 68 b0 and 16 digits
     encode = staticmethod(encode_msgpack)
-    end = b""
+    start, colon, end = b"\x81", b"", b""
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
@@ -271,9 +279,9 @@ class MsgpackCodec(Codec):
         return b"%c%b%b\xa4diff" % (opening[0] + 2, opening[1:-5], members)
 
     @staticmethod
-    def step(key: str, /) -> bytes:
+    def described(opening: bytes, about: str) -> bytes:
         """See Codec."""
-        return b"\x81" + encode_msgpack(key)
+        return b"%c%b%b\xa4diff" % (opening[0] + 1, opening[1:-5], encode_msgpack({"about": about})[1:])
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
@@ -281,7 +289,7 @@ class MsgpackCodec(Codec):
         hasher.reset()
         hasher.update(chain + hashed)
         chain = hasher.digest(8)
-        return b"%b\xa1h\xb0%b" % (hashed, hexlify(chain)), chain
+        return b"".join((hashed, b"\xa1h\xb0", hexlify(chain))), chain
 
     def snapshot(
         self,

@@ -7,7 +7,7 @@ from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
 from kantad.engine.pending import Batch
 from kantad.engine.preconditions import look_back, looks_back
-from kantad.engine.proposal import Outcome, Proposal, fingerprint_of_patch
+from kantad.engine.proposal import Outcome, Proposal, identity_of_patch
 from kantad.engine.visible import Visible
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
@@ -194,8 +194,9 @@ class Operations:
     def write_one(self, asked: Plain | Transact) -> Batch | None:
         """A plain proposal without a user, and with no key that is known: see `Engine.write`."""
         key = idempotency_key(asked.key, "key")
-        place, action = self.engine.places.of(asked.path), label(asked.a, "a")
-        q = "" if key is None else fingerprint_of_patch(place[0], asked.diff, action, None)
+        place, action, q = self.engine.places.of(asked.path), label(asked.a, "a"), ""
+        if key is not None:
+            q, _ = self.engine.window.find(key, identity_of_patch(place[0], asked.diff, action, None))
         return self.engine.write(place, asked.diff, "patch", action, key, q)
 
     def write_all(self, lane: list[Plain | Transact]) -> None:

@@ -5,6 +5,7 @@ several. Requests are typed structs, told apart by `op`, decoded once; what does
 whole is looked at one by one, so that each request is answered for itself.
 """
 
+from binascii import hexlify
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Literal, Protocol
 
@@ -216,13 +217,12 @@ class JsonTongue:
 
     def written(self, writes: Sequence[Plain | Transact], results: list[Result], ts: str) -> list[bytes]:
         """See `Tongue`."""
-        found, end = [], f'","ts":"{ts}","changed":true}}'
+        found, end = [], b'","ts":"%b","changed":true}' % ts.encode()
         for asked, result in zip(writes, results, strict=True):
             id = asked.id
             if type(result) is Applied:
-                mark: Any = id if type(id) is int else encode_json(id).decode()
-                rev = result.rev
-                found.append(f'{{"id":{mark},"rev":{rev},"cursor":"{rev}-{result.chain.hex()}{end}'.encode())
+                mark, rev = b"%d" % id if type(id) is int else encode_json(id), result.rev
+                found.append(b'{"id":%b,"rev":%d,"cursor":"%d-%b%b' % (mark, rev, rev, hexlify(result.chain), end))
             elif type(result) is Outcome and asked.key is None:
                 found.append(self.answer(id, encode_json(outcome_body(result))[1:]))
         return found

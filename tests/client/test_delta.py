@@ -217,6 +217,14 @@ def test_the_same_assigned_again_relies_on_the_base() -> None:
     assert found.relied == {("n",), ("a",), ("new",), ("gone",)}
 
 
+def test_what_is_put_into_another_place_as_well_is_relied_on() -> None:
+    def change(d: Any) -> None:
+        d["b"], d["l"][0], d["c"] = d["a"], d["d"], {"x": [d["e"]["f"]]}
+
+    _, found = changed({"a": {"x": 1}, "b": {"x": 2}, "l": [1], "d": {}, "e": {"f": {}}}, change)
+    assert found.relied == {("a",), ("b",), ("d",), ("c",), ("e", "f")}
+
+
 def test_clearing_relies_on_what_was_there_unless_all_is_replaced() -> None:
     patch, found = changed({"a": 1, "b": 2}, lambda d: (d.clear(), d.update(c=3)))
     assert (patch, found.relied) == ({"$replace": {"c": 3}}, set())

@@ -104,6 +104,15 @@ def test_a_default_is_told() -> None:
     assert default_of(fields_of(Needs)[0]) is UNSET
 
 
+def test_dicts_of_another_class_are_told() -> None:
+    one, other = drafted({}, (), Journal()), drafted({"b": 1}, (), Journal())
+    met: list[Any] = []
+    assert plain({"a": [one, Full(1, other)], "c": {}}, met)["a"][0] == {}
+    assert met[0] is one
+    assert met[1] is other
+    assert len(met) == 2
+
+
 def test_keys_are_named_as_they_are_written() -> None:
     assert name_of("a") == "a"
     assert name_of(UUID(int=1)) == str(UUID(int=1))

@@ -102,6 +102,9 @@ class Root(Struct, rename={"any": "$any"}):
     shorts: Annotated[dict[str, int], Meta(min_length=1)] | None = None
 
 
+ROOT = shape_of(Root)
+
+
 def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Objects with some of these fields, in any order."""
     return st.fixed_dictionaries({}, optional=fields).flatmap(
@@ -169,10 +172,10 @@ def attempt(shape: Any, raw: Any) -> Any:
         return ValidationError
 
 
-@settings(max_examples=500, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(roots, min_size=2, max_size=5), st.data())
 def test_following_is_converting_anew(raws: list[Any], data: st.DataObject) -> None:
-    shape = shape_of(Root)
+    shape = ROOT
     typed: Any = attempt(shape, raws[0])
     raw: Any = deepcopy(raws[0])
     for new in raws[1:]:

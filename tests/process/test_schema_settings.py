@@ -160,11 +160,11 @@ def test_a_dry_run_shows_the_changes_and_makes_none_also_on_a_live_file(
     done = migrate(folder, "--migrations", "steps", "--schema", "model:Data", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "r2 migrate:v1 Rename people to users.",
+        "r2 migrate:v1 (Rename people to users.)",
         '  people ✗ {"ann":{"name":"Ann"}}',
         "  users =",
         '    ann:          {"name":"Ann"}',
-        "r3 migrate:v2 Grow older.  users.ann.age = 2",
+        "r3 migrate:v2 (Grow older.)  users.ann.age = 2",
         "data.kantadb: version 2, 2 change(s), nothing was written",
     ]
     assert (folder / "data.kantadb").read_bytes() == before
