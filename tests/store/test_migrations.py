@@ -9,16 +9,20 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from kanta import Kanta
+from kanta.serialization import JsonSerializer, MsgPackSerializer
 
 from kantad.store.log import Broken, NoRoom, open_log
 from kantad.store.migrations import Context, Failed, Migrations, Step, upgrade
 from kantad.store.recovery import recover
+from kantad.store.user_code import migrations_of
 from kantad.store.verify import verify
 from kantad.tools import check
 from kantad.values.content import encode_json, same
 from kantad.values.moment import datetime_of
 from kantad.values.record import Change
 from kantad.values.schema import Schema
+from tests.golden.typed import make as typed
 from tests.store.disks import Death, FaultyDisk
 from tests.store.logs import FORMATS, T0, Maker
 from tests.tools.kit import command
@@ -108,6 +112,7 @@ def test_steps_run_in_order_then_the_state_is_normalised_each_as_a_change(made: 
         ("migrate:v3", 3),
         ("migrate:msgspec", 3),
     ]
+    assert [record.about for record in records(made)[2:]] == ["rename", "stamp", "nothing", f"{__name__}:Data"]
     assert found.v == 3
     assert found.state["users"] == {"ann": {"name": "Ann", "age": 0}}
     assert found.state["note"] == f"2 data.kantadb {datetime_of(T0 * 2):%Y}"
@@ -314,6 +319,37 @@ def test_golden_files_of_kanta_are_migrated_and_normalised(name: str, tmp_path: 
         assert verify(buffer, log.size, log.framing, log.codec).damage is None
         assert recover(buffer, log.size, log.framing, log.codec).v == 1
     log.close()
+    if name.startswith("kanta-0.1"):
+        return  # which kanta 0.9.4 itself misreads
+
+    async def in_kanta() -> Any:
+        serializer: Any = JsonSerializer() if ".json" in name else MsgPackSerializer()
+        async with Kanta(str(path), Wide(), serializer=serializer) as kanta:
+            return kanta.version, kanta.data
+
+    version, data = asyncio.run(in_kanta())
+    assert (version, data.fresh, data.items.pop("migrated")) == (1, 1, True)
+    assert same(msgspec.to_builtins(data, builtin_types=(bytes, datetime))["items"], before.state["items"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_of_kanta_with_a_type_and_migrations_opens_with_the_same_ones(format: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.kantadb"
+    migrations = migrations_of("tests.golden.typed.steps")
+    expected = msgspec.json.decode((GOLDEN / "typed" / "after.json").read_bytes(), type=typed.After)
+    for name, actions, shape in (
+        ("before", ["migrate:v1", "migrate:v2", "migrate:msgspec"], None),
+        ("after", ["migrate:msgspec"] if format == "msgpack" else [], typed.Square(3.0)),  # keys that are times
+    ):
+        shutil.copy(GOLDEN / "typed" / f"{name}.{format}.kantadb", path)
+        count = run(path).rev
+        found = run(path, Schema(typed.After), migrations)
+        assert [record.a for record in records(path)[count:]] == actions
+        assert found.v == 2
+        expected.shape = shape
+        assert msgspec.convert(found.state, typed.After, str_keys=True) == expected
+        again = run(path, Schema(typed.After), migrations)
+        assert (again.rev, again.warnings) == (found.rev, found.warnings)
 
 
 class Typed(msgspec.Struct):
@@ -330,9 +366,6 @@ class Typed(msgspec.Struct):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_types_of_kanta_go_round_through_both_programs(format: str, tmp_path: Path) -> None:
-    from kanta import Kanta
-    from kanta.serialization import JsonSerializer, MsgPackSerializer
-
     path = tmp_path / "data.kantadb"
     serializer: Any = JsonSerializer() if format == "json" else MsgPackSerializer()
     noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
