@@ -25,8 +25,9 @@ from kantad.values.diff import SAME, difference
 from kantad.values.errors import Problem
 from kantad.values.kinds import Unsupported
 from kantad.values.moment import datetime_of
+from kantad.values.normal import plain
 from kantad.values.pointer import format
-from kantad.values.schema import Schema, plain
+from kantad.values.schema import Schema
 from kantad.values.validators import judge
 
 logger = logging.getLogger("kantad")

@@ -57,19 +57,14 @@ def _parts(error: ValidationError) -> tuple[str, str | None, str | None]:
 
 
 def _failing(kind: Kind, value: Any) -> Any:
-    """The key of the first item that does not fit."""
-    if kind.item is None or type(value) is not dict:
-        return None
-    for key, item in value.items():
-        if not fits(kind.item, item):
-            return key
-    return None
+    """The key of the first item that does not fit; msgspec says that there is one."""
+    items = value.items() if type(value) is dict and kind.item is not None else ()
+    return next((key for key, item in items if not fits(kind.item, item)), None)
 
 
 def _failing_key(kind: Kind, value: Any) -> list[str]:
-    if kind.key is None or type(value) is not dict:
-        return []
-    return [str(key) for key in value if not fits(dict_of(kind), {key: None})][:1]
+    keys = dict_of(kind)
+    return [str(key) for key in value if not fits(keys, {key: None})][:1]
 
 
 def dict_of(kind: Kind) -> Kind:
@@ -78,10 +73,10 @@ def dict_of(kind: Kind) -> Kind:
     return Kind(dict[kind.key.annotation, Any])  # type: ignore[name-defined]
 
 
-def fits(kind: Kind, value: Any) -> bool:
+def fits(kind: Kind | None, value: Any) -> bool:
     """Whether a value can be converted."""
     try:
-        convert(value, kind.annotation, str_keys=True)
+        convert(value, Any if kind is None else kind.annotation, str_keys=True)
     except Exception:  # also of a `__post_init__`
         return False
     return True

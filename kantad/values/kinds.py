@@ -75,7 +75,7 @@ class Kind:
 
     def of(self, value: Any) -> "Kind":
         """The kind that a stored value is of: itself, or one of a union's."""
-        if self.choices is None:
+        if self.choices is None or self.free:
             return self
         if self.tag is not None and type(value) is dict:
             found = self.choices.get(value.get(self.tag))
@@ -280,7 +280,4 @@ def _named(described: types.Type) -> Any:
     """Types that are a class of their own."""
     if isinstance(described, types.CustomType | types.RawType | types.ExtType | types.MemoryViewType):
         raise Unsupported(f"{getattr(described, 'cls', type(described).__name__)} is no type of stored values")
-    made = getattr(described, "cls", None)
-    if made is None:
-        raise Unsupported(f"{type(described).__name__} is not supported")
-    return made
+    return described.cls  # type: ignore[attr-defined]

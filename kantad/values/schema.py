@@ -1,33 +1,26 @@
 """Whether an edit fits the msgspec type that the state has, and what is stored then.
 
-The state stays plain: what msgspec makes of the typed value, in a JSON file as JSON has it, in a
-MessagePack file with times, byte strings and integer keys as they are. That form is the *normal* one:
-defaults filled in, UUIDs and times in one spelling, sets in order. `Schema.fitted` takes a canonical
-patch and gives the one that leaves the state normal, or refuses it. The patch, the type and the old
-value are walked together; what is assigned is converted at the smallest kind that holds it, so a
-write costs what it touches. Members that the type does not have are refused, at every depth: msgspec
-would drop them. So is a key that is not spelled in its normal form: it would be stored elsewhere than
-where it was put. A member that is deleted goes back to its default. Pure; raises `Problem`.
+The state stays plain values in their normal form (`normal`). `Schema.fitted` takes a canonical patch and
+gives the one that leaves the state in that form, or refuses it. The patch, the type and the old value are
+walked together; what is assigned is converted at the smallest kind that holds it, so a write costs what it
+touches. A member that is deleted goes back to its default. Pure; raises `Problem`.
 """
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-from msgspec import NODEFAULT, ValidationError, convert, to_builtins
 
-from kantad.values.blame import blame, dict_of, fits, refusal
-from kantad.values.content import MISSING, check, copied, encode_json, same
+from kantad.values.blame import refusal
+from kantad.values.content import MISSING, copied, same
 from kantad.values.diff import SAME, difference
 from kantad.values.effect import changed
 from kantad.values.errors import Problem
 from kantad.values.kinds import FREE, Kind, Member, Unsupported, compiled
+from kantad.values.normal import NormalForm, unknown_member
 from kantad.values.patch import escape, unescape, unmarshal
 from kantad.values.pointer import Path
 from kantad.values.splice import spliced
 from kantad.values.validators import Validator
-
-DEEPEST: Final = 256  # levels of a value that defaults were filled into; a request's own are bounded before
 
 
 class Schema:
@@ -37,8 +30,7 @@ class Schema:
         """Raises `Unsupported`."""
         self.type, self.validators = root, validators
         self.kind, noticed = compiled(root)
-        self.odd_keys, self.tuples, self.unsettled = noticed.odd_keys, noticed.tuples, noticed.unsettled
-        self.native = False  # whether times, byte strings and integer keys are stored as they are
+        self.form, self.odd_keys = NormalForm(noticed), noticed.odd_keys
 
     @property
     def name(self) -> str:
@@ -49,113 +41,23 @@ class Schema:
         """Say what the file is: with `native`, in MessagePack. Raises `Unsupported`."""
         if native and self.odd_keys:
             raise Unsupported("keys that are floats or byte strings can be stored in a file in JSON only")
-        self.native = native
+        self.form.native = native
 
     def json_schema(self) -> dict[str, Any]:
         """The type as JSON Schema (2020-12)."""
         made = msgspec.json.schema(self.type)
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
-    # -- whole values
-
-    def normal(self, kind: Kind, value: Any) -> Any:
-        """What is stored of a value of this kind; it shares nothing with it. Raises `Problem`."""
-        made = self._converted(kind, value)
-        self._look_for_strays(kind, value)
-        return made
+    # -- a state of another time
 
     def normalised(self, state: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         """A whole state of another time made normal, without the members that the type does not have; and the patch.
 
         The patch is canonical, SAME where nothing differs.
         """
-        made = self._converted(self.kind, state)
+        made = self.form.converted(self.kind, state)
         text = _text(state)  # sorted by the library: a walk over a large state takes ten times as long
         return made, SAME if text is not None and text == _text(made) else difference(state, made)
-
-    def _converted(self, kind: Kind, value: Any) -> Any:
-        try:
-            made = self.stored(kind, convert(value, kind.annotation, str_keys=True))
-        except ValidationError as error:
-            raise blame(kind, value, error) from None
-        except Exception as error:  # a `__post_init__` may raise what it likes
-            raise refusal(f"{type(error).__name__}: {error}") from None
-        if not same(value, made):
-            check(made, DEEPEST, self.native)
-        return made
-
-    def stored(self, kind: Kind, typed: Any) -> Any:
-        """The normal form of a typed value of this kind."""
-        if self.native:
-            made = plain(to_builtins(typed, builtin_types=(bytes, datetime)))
-        else:
-            made = to_builtins(typed, str_keys=True)
-            made = plain(made) if self.tuples else made
-        if self.unsettled:
-            self._settle(kind, made)
-        return made
-
-    def _settle(self, kind: Kind, made: Any) -> None:
-        """Put sets in order, in place: theirs may differ at the next start. Fill in what msgspec leaves out."""
-        kind = kind.of(made)
-        if type(made) is dict:
-            for key, member in kind.members.items() if kind.members is not None else ():
-                if key not in made and not member.optional and not member.required:
-                    made[key] = self._default(member)
-            for key, item in made.items():
-                self._settle_below(kind, key, item)
-        elif type(made) is list:
-            for position, item in enumerate(made):
-                self._settle_below(kind, position, item)
-            if kind.sorted:
-                made.sort(key=encode_json)
-
-    def _settle_below(self, kind: Kind, key: Any, item: Any) -> None:
-        below = kind.below(key) if type(item) in (dict, list) else None
-        if below is not None:
-            self._settle(below, item)
-
-    def _look_for_strays(self, kind: Kind, value: Any) -> None:
-        """Refuse members that the type does not have, and keys in another spelling."""
-        kind = kind.of(value)
-        if type(value) is dict and (kind.members is not None or kind.key is not None):
-            for key, item in value.items():
-                self._look_into(kind, self._own_key(kind, key) if kind.key is not None else key, key, item)
-        elif type(value) is list and (kind.item is not None or kind.positions):
-            for position, item in enumerate(value):
-                self._look_into(kind, position, position, item)
-
-    def _look_into(self, kind: Kind, name: Any, key: Any, item: Any) -> None:
-        below = kind.below(name)
-        if below is None and kind.members is not None:
-            raise unknown_member(key)
-        try:
-            if below is not None and type(item) in (dict, list):
-                self._look_for_strays(below, item)
-        except Problem as problem:
-            raise problem.at(key) from None
-
-    def _own_key(self, kind: Kind, key: Any) -> Any:
-        """The key as it is stored; raises `Problem` for one that is none, and for one in another spelling."""
-        assert kind.key is not None
-        if type(key) in kind.key.plain and type(key) is str:
-            return key
-        one = {key: None}
-        keys = dict_of(kind)
-        if not fits(keys, one):
-            raise self._converted_problem(keys, one)
-        [name] = self.stored(keys, convert(one, keys.annotation, str_keys=True))
-        if str(name) != str(key):
-            raise refusal(f"this key is spelled {str(name)!r}").at(key)
-        return name
-
-    def _converted_problem(self, kind: Kind, value: Any) -> Problem:
-        try:
-            convert(value, kind.annotation, str_keys=True)
-        except ValidationError as error:
-            problem = refusal(str(error).partition(" - at `key`")[0])
-            return problem.at(next(iter(value)))
-        raise AssertionError("it fits")
 
     # -- patches
 
@@ -195,8 +97,7 @@ class Schema:
         for segment in path:
             if kind.free:
                 return FREE
-            if kind.choices is not None:
-                kind = kind.of(value)
+            kind = kind.of(value)
             if kind.whole:
                 return None
             below = kind.below(segment)
@@ -214,48 +115,36 @@ class Schema:
         return kind is not None and self._takes(kind, target, key, value)
 
     def _takes(self, kind: Kind, target: dict[Any, Any], key: Any, value: Any) -> bool:
-        if kind.choices is not None:
-            kind = kind.of(target)
+        kind = kind.of(target)
         if kind.whole:
             return False
         below = FREE if kind.free else kind.below(key)
-        return below is not None and self._is_kept(below, value)
-
-    def _is_kept(self, kind: Kind, value: Any) -> bool:
-        """Whether a scalar is certainly stored as it is."""
-        if type(value) in kind.plain or kind.free:
-            return True
-        if kind.decode is None or (self.native and (kind.differs or type(value) in (bytes, datetime))):
-            return False
-        text = encode_json(value)
-        try:
-            return encode_json(kind.decode(text)) == text
-        except ValidationError:
-            return False
+        return below is not None and self.form.keeps(below, value)
 
     def _fit(self, kind: Kind, old: Any, patch: Any) -> Any:
         if kind.free:
             return patch
         if type(patch) is not dict:
-            if type(patch) is not list and (type(patch) is not str or patch[:1] != "$") and self._is_kept(kind, patch):
+            if (
+                type(patch) is not list
+                and (type(patch) is not str or patch[:1] != "$")
+                and self.form.keeps(kind, patch)
+            ):
                 return patch
         elif "$replace" not in patch and type(old) in (dict, list):
             inner = kind.of(old)
-            if inner.free:
-                return patch
             if not kind.whole and not inner.whole and not _names(patch, kind.tag):
-                if type(old) is list and inner.item is not None and inner.key is None:
-                    return self._fit_elements(inner, old, patch)
-                if type(old) is dict and inner.members is not None:
+                if inner.members is not None:
                     return self._fit_members(inner.members, old, patch)
-                if type(old) is dict and inner.key is not None:
-                    return self._fit_items(inner, old, patch)
+                return (
+                    self._fit_elements(inner, old, patch) if inner.key is None else self._fit_items(inner, old, patch)
+                )
         return self._fit_whole(kind, old, patch)
 
     def _fit_whole(self, kind: Kind, old: Any, patch: Any) -> Any:
         """Convert all that stands here afterwards."""
         new = changed(old, patch)
-        made = self.normal(kind, new)
+        made = self.form.normal(kind, new)
         return patch if same(new, made) else difference(old, made)
 
     def _fit_members(self, members: dict[str, Member], old: dict[str, Any], patch: dict[str, Any]) -> Any:
@@ -267,7 +156,21 @@ class Schema:
             member = members.get(name)
             if member is None:
                 raise unknown_member(name)
-            self._put(found, key, name, member.kind, old, sub)
+            try:  # one frame of the interpreter less a level than with a function
+                made = self._fit(member.kind, old.get(name, MISSING), sub)
+            except Problem as problem:
+                raise problem.at(name) from None
+            if made is not SAME:
+                found[key] = made
+        gone = self._restore(found, members, old, patch)
+        if gone:
+            found["$delete"] = gone
+        return found or SAME
+
+    def _restore(
+        self, found: dict[str, Any], members: dict[str, Member], old: dict[str, Any], patch: dict[str, Any]
+    ) -> list[Any]:
+        """Put the defaults of deleted members into the patch; returns those that are deleted."""
         gone = []
         for name in map(unescape, patch.get("$delete", ())):
             member = members.get(name)
@@ -276,19 +179,10 @@ class Schema:
                 continue
             if member.required:
                 raise refusal(f"Object missing required field `{name}`").at(name)
-            default = self._default(member)
-            sub = difference(old.get(name, MISSING), default)
+            sub = difference(old.get(name, MISSING), self.form.default(member))
             if sub is not SAME:
                 found[escape(name)] = sub
-        if gone:
-            found["$delete"] = gone
-        return found or SAME
-
-    def _default(self, member: Member) -> Any:
-        typed = member.default if member.default is not NODEFAULT else member.factory()
-        made = self.stored(member.kind, typed)
-        check(made, DEEPEST, self.native)
-        return made
+        return gone
 
     def _fit_items(self, kind: Kind, old: dict[Any, Any], patch: dict[Any, Any]) -> Any:
         assert kind.item is not None
@@ -299,19 +193,15 @@ class Schema:
                 continue
             name = unescape(key)
             if name not in old:
-                name = self._own_key(kind, name)
+                name = self.form.own_key(kind, name)
                 key = escape(name)
-            self._put(found, key, name, kind.item, old, sub)
+            try:
+                made = self._fit(kind.item, old.get(name, MISSING), sub)
+            except Problem as problem:
+                raise problem.at(name) from None
+            if made is not SAME:
+                found[key] = made
         return found or SAME
-
-    def _put(self, found: dict[Any, Any], key: Any, name: Any, kind: Kind, old: dict[Any, Any], sub: Any) -> None:
-        """Fit the patch of one member, into the patch of the object."""
-        try:
-            made = self._fit(kind, old.get(name, MISSING), sub)
-        except Problem as problem:
-            raise problem.at(name) from None
-        if made is not SAME:
-            found[key] = made
 
     def _fit_elements(self, kind: Kind, old: list[Any], patch: dict[str, Any]) -> Any:
         """A list edit. Where what is inserted is stored in another form, the edit is made anew of the two lists."""
@@ -321,26 +211,23 @@ class Schema:
         normal = []
         for position, value in values:
             try:
-                normal.append((position, self.normal(kind.item, value)))
+                normal.append((position, self.form.normal(kind.item, value)))
             except Problem as problem:
                 raise problem.at(position) from None
         edits = {key: sub for key, sub in patch.items() if key not in ("$delete", "$insert")}
         between = spliced(old, list(deletions), [list(pair) for pair in normal]) if insertions or deletions else old
         fitted: dict[str, Any] = {}
         for key, sub in edits.items():
-            self._put_element(fitted, key, kind.item, between, sub)
+            try:
+                made = self._fit(kind.item, between[int(key)], sub)
+            except Problem as problem:
+                raise problem.at(key) from None
+            if made is not SAME:
+                fitted[key] = made
         if not same([value for _, value in values], [value for _, value in normal]):
             return copied(difference(old, changed(between, fitted) if fitted else between))
         found = {key: patch[key] for key in ("$delete", "$insert") if key in patch} | fitted
         return found or SAME
-
-    def _put_element(self, found: dict[str, Any], key: str, kind: Kind, items: list[Any], sub: Any) -> None:
-        try:
-            made = self._fit(kind, items[int(key)], sub)
-        except Problem as problem:
-            raise problem.at(key) from None
-        if made is not SAME:
-            found[key] = made
 
 
 def _text(state: Any) -> bytes | None:
@@ -361,24 +248,3 @@ def _is_scalar(patch: dict[Any, Any]) -> bool:
 def _names(patch: dict[str, Any], tag: str | None) -> bool:
     """Whether a patch of an object edits its tag."""
     return tag is not None and (tag in patch or tag in patch.get("$delete", ()))
-
-
-def unknown_member(name: Any) -> Problem:
-    """The refusal of a member that the type does not have; its path begins at the object."""
-    return refusal(f"Object contains unknown field `{name}`").at(name)
-
-
-def plain(value: Any) -> Any:
-    """A value as a file holds it: lists for tuples, times in UTC (or as text), keys text or integers."""
-    kind = type(value)
-    if kind is dict:
-        return {_plain_key(key): plain(item) for key, item in value.items()}
-    if kind is list or kind is tuple:
-        return [plain(item) for item in value]
-    if kind is datetime:
-        return value.isoformat() if value.tzinfo is None else value.astimezone(UTC)
-    return value
-
-
-def _plain_key(key: Any) -> Any:
-    return key if type(key) is str or type(key) is int else next(iter(to_builtins({key: None}, str_keys=True)))

@@ -216,20 +216,3 @@ async def test_a_validator_cannot_modify_the_state(database: Database) -> None:
     assert problem.code == "validation_failed"
     assert problem.detail.startswith("TypeError")
     assert engine.root["users"] == {}
-
-
-def test_the_views_of_validators_are_read_only() -> None:
-    view = ReadOnly({"a": [1, {"b": 2}], "c": {}})
-    assert view == {"a": [1, {"b": 2}], "c": {}}
-    assert (len(view), list(view), "a" in view, "z" in view) == (2, ["a", "c"], True, False)
-    assert view["a"][1]["b"] == 2
-    assert view["a"][0:1] == [1]
-    assert view["a"] != 5
-    assert view["a"].typed(list) == [1, {"b": 2}]
-    assert repr(view) == "{'a': [1, {'b': 2}], 'c': {}}"
-    assert repr(view["a"]) == "[1, {'b': 2}]"
-    for meddle in ("view['a'].append(1)", "view['a'][0].x", "view.clear()", "view['c'].update(a=1)"):
-        with pytest.raises((AttributeError, TypeError)):
-            eval(meddle, {"view": view})
-    with pytest.raises(KeyError):
-        view["nowhere"]

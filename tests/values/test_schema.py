@@ -14,26 +14,25 @@ from kantad.values.patch import apply
 from kantad.values.schema import Schema
 from tests.values.typed_edits import INFO, Data, Maker, naive
 
-SCHEMA = Schema(Data)
 
-
-def sweep(seed: int, edits: int) -> tuple[int, int]:
+def sweep(seed: int, edits: int, native: bool = False) -> tuple[int, int]:
     """Random edits, each against the naive way; how many were accepted and refused."""
-    maker = Maker(seed)
-    root, _ = SCHEMA.normalised({})
+    maker, schema = Maker(seed), Schema(Data)
+    schema.bind(native)
+    root, _ = schema.normalised({})
     accepted = refused = 0
     for _ in range(edits):
         asked = maker.patch(INFO, root)
         try:
-            patch = effect(root, asked, 128)
+            patch = effect(root, asked, 128, native)
         except Problem:
             continue
         if patch is SAME:
             continue
-        expected = naive(Data, changed(root, patch))
+        expected = naive(Data, changed(root, patch), native)
         before = encode_json(root)
         try:
-            fitted = SCHEMA.fitted(root, patch)
+            fitted = schema.fitted(root, patch)
         except Problem as problem:
             assert problem.code == "validation_failed"
             assert expected is MISSING, (asked, problem.body())
@@ -47,17 +46,19 @@ def sweep(seed: int, edits: int) -> tuple[int, int]:
         assert same(root, expected), (asked, patch, fitted)
         accepted += 1
         if len(before) > 4000:
-            root, _ = SCHEMA.normalised({})
+            assert schema.normalised(root)[1] is SAME
+            root, _ = schema.normalised({})
     return accepted, refused
 
 
-@given(st.integers(0, 2**32))
-def test_what_is_accepted_is_what_the_whole_converts_to(seed: int) -> None:
-    sweep(seed, 30)
+@given(st.integers(0, 2**32), st.booleans())
+def test_what_is_accepted_is_what_the_whole_converts_to(seed: int, native: bool) -> None:
+    sweep(seed, 30, native)
 
 
-def test_many_random_edits_are_accepted_and_refused_as_the_whole_is() -> None:
-    accepted, refused = sweep(1, 10_000)
+@pytest.mark.parametrize("native", [False, True])
+def test_many_random_edits_are_accepted_and_refused_as_the_whole_is(native: bool) -> None:
+    accepted, refused = sweep(1, 10_000, native)
     assert accepted > 5_000
     assert refused > 1_000
 
@@ -65,4 +66,4 @@ def test_many_random_edits_are_accepted_and_refused_as_the_whole_is() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
 def test_a_million_random_edits_are_accepted_and_refused_as_the_whole_is(seed: int) -> None:
-    sweep(100 + seed, 100_000)
+    sweep(100 + seed, 100_000, seed % 2 == 1)

@@ -115,6 +115,7 @@ class Data(msgspec.Struct):
     scalar: int | str | None = None
     nested: list[list[dict[str, int]]] = []
     on: bool = False
+    row: tuple[Annotated[int, Meta(ge=0)], ...] = ()
 
 
 INFO = types.type_info(Data)
@@ -261,21 +262,34 @@ class Maker:
         return made
 
 
-def naive(root: type[Any], value: Any) -> Any:
+def naive(root: type[Any], value: Any, native: bool) -> Any:
     """What is stored of a whole value, or MISSING where it does not fit."""
     try:
-        made = decode_json(msgspec.json.encode(convert(value, root, str_keys=True)))
+        typed = convert(value, root, str_keys=True)
     except msgspec.ValidationError:
         return MISSING
+    if native:
+        made = text_keys(msgspec.msgpack.decode(msgspec.msgpack.encode(typed)))
+    else:
+        made = decode_json(msgspec.json.encode(typed))
     made["set_"].sort()
     made["old"] = {"n": 1, "s": "s"} | made["old"]  # msgspec leaves a dataclass's defaults out
     return MISSING if lost(value, made) else made
 
 
+def text_keys(value: Any) -> Any:
+    """A value with the text of keys that are times."""
+    if type(value) is dict:
+        texts = {key: decode_json(msgspec.json.encode(key)) if type(key) is datetime else key for key in value}
+        return {texts[key]: text_keys(item) for key, item in value.items()}
+    return [text_keys(item) for item in value] if type(value) is list else value
+
+
 def lost(given: Any, made: Any) -> bool:
     """Whether an object's member or key that was given is not in what is stored."""
     if type(given) is dict and type(made) is dict:
-        return any(key not in made or lost(item, made[key]) for key, item in given.items())
+        there = {str(key): item for key, item in made.items()}
+        return any(str(key) not in there or lost(item, there[str(key)]) for key, item in given.items())
     if type(given) is list and type(made) is list and len(given) == len(made):
         return any(map(lost, given, made))
     return False
