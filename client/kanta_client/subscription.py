@@ -39,8 +39,8 @@ class Buffer:
         self._waiter: asyncio.Future[None] | None = None
         self._error: KantaError | None = None
 
-    async def next(self) -> Event | None:
-        """The next event, None behind the last one; raises why the feed ended."""
+    async def first(self) -> Event | None:
+        """The next event, which is left where it is; None behind the last one; raises why the feed ended."""
         while not self.events:
             if self.closed:
                 return None
@@ -49,11 +49,13 @@ class Buffer:
             self.feed.follow()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        event = self.events.popleft()
-        self._size -= event[2]
+        return self.events[0]
+
+    def pop(self) -> None:
+        """The first event is given out."""
+        self._size -= self.events.popleft()[2]
         if not self.feed.followed and not self.closed and self._error is None and self._room(2):
             self.feed.follow()
-        return event
 
     def close(self) -> None:
         """Follow no more."""
@@ -120,12 +122,13 @@ class Subscription:
         self._buffer.close()
 
     async def __anext__(self) -> Change:
-        event = await self._buffer.next()
+        event = await self._buffer.first()
         if event is None:
             raise StopAsyncIteration
         kind, message, _ = event
         if not self._begun and kind == "change":
             self._value = await self._former()
+        self._buffer.pop()  # behind the last await: who is cancelled before has lost nothing
         self._begun = True
         self.rev, self.cursor = message.rev, message.cursor
         return message.change(self._advanced(kind, message) if self._whole else None, kind)
