@@ -58,7 +58,9 @@ class Background:
     def start(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Have a coroutine run; raises as `run` does."""
         try:
-            self._check()
+            self.check_process()
+            if threading.get_ident() == self.thread.ident:
+                raise RuntimeError("a callback runs in the thread that would have to answer: it must not wait here")
         except BaseException:
             coroutine.close()
             raise
@@ -86,13 +88,12 @@ class Background:
             future.cancel()
             raise
 
-    def _check(self) -> None:
-        if sys.is_finalizing():  # the thread does not run any more
+    def check_process(self) -> None:
+        """Raise `KantaError` where the thread does not run: in a forked process, and when the interpreter ends."""
+        if sys.is_finalizing():
             raise KantaError("the interpreter ends")
         if os.getpid() != self.pid:
             raise KantaError("this was begun before the process was forked, and is its parent's")
-        if threading.get_ident() == self.thread.ident:
-            raise RuntimeError("a callback runs in the thread that would have to answer: it must not wait here")
 
 
 def _answer(future: "asyncio.Future[Any]", value: Any) -> None:

@@ -132,10 +132,14 @@ class SyncMirror(Generic[T]):
 
     # -- reading
 
+    def _still(self) -> threading.Lock:
+        self._background.check_process()
+        return self._lock
+
     @property
     def value(self) -> T:
         """A copy of the whole value; raises `NotFound` where there is none, and why the mirror is dead."""
-        with self._lock:
+        with self._still():
             return copy(self._mirror.value)
 
     @property
@@ -159,7 +163,7 @@ class SyncMirror(Generic[T]):
         return self._mirror.live
 
     def __getitem__(self, key: Any) -> Any:
-        with self._lock:
+        with self._still():
             return copy(self._mirror[key])
 
     def get(self, key: Any, default: Any = None) -> Any:
@@ -170,15 +174,15 @@ class SyncMirror(Generic[T]):
             return default
 
     def __contains__(self, key: Any) -> bool:
-        with self._lock:
+        with self._still():
             return key in self._mirror
 
     def __len__(self) -> int:
-        with self._lock:
+        with self._still():
             return len(self._mirror)
 
     def __iter__(self) -> Iterator[Any]:
-        with self._lock:
+        with self._still():
             return iter(copy(list(self._mirror)))
 
     def __bool__(self) -> bool:

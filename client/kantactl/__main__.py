@@ -46,12 +46,12 @@ def _with_client(args: Namespace) -> int:
 async def _run(args: Namespace) -> None:
     from kanta_client import KantaClient
 
-    from kantactl.commands import COMMANDS, tell_state
+    from kantactl.commands import COMMANDS, Telling
     from kantactl.output import Output
     from kantactl.refusals import UsageError
 
     try:
-        on_state = tell_state if args.command == "watch" else None
+        on_state = Telling() if args.command == "watch" else None
         db = KantaClient(args.url, token=token(args.token_file), timeout=args.timeout, on_state=on_state)
     except ValueError as error:
         raise UsageError(str(error)) from None

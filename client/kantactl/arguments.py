@@ -2,7 +2,9 @@
 
 import argparse
 import os
-from typing import Final
+from typing import Any, Final, TypeVar
+
+Action = TypeVar("Action", bound=argparse.Action)
 
 URL: Final = "http://127.0.0.1:8700"
 
@@ -35,14 +37,20 @@ WRITE: Final = ("set", "patch", "delete", "revert")
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command: the same options may stand before the command and behind it."""
+    """A parser that tells its arguments, and the parsers of its commands."""
 
-    def __init__(self, **given: object) -> None:
-        super().__init__(allow_abbrev=False, **given)  # type: ignore[arg-type]
+    def __init__(self, **given: Any) -> None:
+        self.arguments: list[argparse.Action] = []
+        self.commands: dict[str, Parser] = {}
+        super().__init__(allow_abbrev=False, **given)
+
+    def _add_action(self, action: Action) -> Action:
+        self.arguments.append(action)
+        return super()._add_action(action)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser() -> Parser:
+    """The command line. The options that all commands have may stand before the command or behind it."""
     top = Parser(
         prog="kantactl", description=ABOUT, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, (about, add) in COMMANDS.items():
         command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        top.commands[name] = command
         add(command)
         if name in WRITE:
             _write(command)

@@ -127,7 +127,7 @@ async def snapshot(db: KantaClient, args: Namespace, out: Output) -> None:
 
 async def backup(db: KantaClient, args: Namespace, out: Output) -> None:
     """Write a copy of the database to a file."""
-    if os.path.lexists(args.file) and not args.force:
+    if not args.force and os.path.lexists(args.file):  # noqa: ASYNC240
         raise UsageError(f"{args.file} is there already (--force replaces it)")
     client: Any = db
     out.value({"file": args.file, "bytes": await client.backup(args.file, timeout=args.timeout)})
@@ -176,7 +176,7 @@ def options(args: Namespace) -> Options:
     found: Options = {}
     for name in ("action", "user", "key", "ack"):
         if (value := getattr(args, name)) is not None:
-            found[name] = value  # type: ignore[literal-required]
+            found[name] = value
     if (base := position(args.base)) is not None:
         found["base"] = base
     if args.if_etag is not None:
@@ -192,9 +192,16 @@ def written(answer: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None and (name != "replayed" or value)}
 
 
-def tell_state(state: State) -> None:
-    """On stderr, for who watches: whether what is shown is still the present."""
-    if state == "stale":
-        complain("stale: not connected, changes are not heard of for now")
-    elif state == "connected":
-        complain("connected")
+class Telling:
+    """Tells on stderr, for who watches, when what is shown is not the present any more, and when it is again."""
+
+    def __init__(self) -> None:
+        self.stale = False
+
+    def __call__(self, state: State) -> None:
+        """The connection's state is another one."""
+        if state == "stale" and not self.stale:
+            complain("stale: the server is not heard of, what is shown may be old")
+        elif state == "connected" and self.stale:
+            complain("connected again, nothing is missing")
+        self.stale = state == "stale" or (self.stale and state != "connected")

@@ -1,4 +1,7 @@
-"""What went wrong, as an exit status and a line on stderr. The statuses are listed in `arguments` and docs/kantactl.md."""
+"""What went wrong, as an exit status and a line on stderr.
+
+The statuses are listed for users in `arguments` and in docs/kantactl.md. `__main__` calls it.
+"""
 
 import sys
 from typing import Any, Final
@@ -59,7 +62,8 @@ def told(error: Exception, as_json: bool) -> int:
     if as_json:
         sys.stderr.write(msgspec.json.encode(members).decode() + "\n")
         return status
-    where = f" ({members['path']})" if members.get("path") else ""
+    path = members.get("path")
+    where = f" ({path})" if path and path not in members["detail"] else ""
     complain(f"{members['code']}: {members['detail']}{where}")
     if isinstance(error, UnknownOutcome):
         complain(f"the same command with --key {error.key} is done once, and tells")
