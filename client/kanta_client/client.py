@@ -91,7 +91,7 @@ class KantaClient:
         return 0 if self._session.open is None else self._session.open.rev
 
     def sync(self) -> "SyncKantaClient":
-        """A client with the same settings and connections of its own, whose methods wait: for scripts, Flask and so on."""
+        """A client with the same settings and connections of its own, whose methods wait: for scripts and the like."""
         from kanta_client.sync import SyncKantaClient
 
         return SyncKantaClient(self.url, **self._given)

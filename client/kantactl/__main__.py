@@ -1,6 +1,5 @@
 """`kantactl`: the command, from its arguments to its exit status (listed in `arguments`)."""
 
-import asyncio
 import os
 import sys
 from argparse import Namespace
@@ -29,7 +28,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _with_client(args: Namespace) -> int:
-    from kantactl.refusals import INTERRUPTED, OK, told  # these import the client
+    import asyncio  # not before there is something to do: completion has no use for it, nor for the client
+
+    from kantactl.refusals import INTERRUPTED, OK, told
 
     try:
         asyncio.run(_run(args))

@@ -16,6 +16,7 @@ from kanta_client.options import Options
 from kantactl.output import Output, complain
 from kantactl.refusals import UsageError
 from kantad.values.content import MISSING, decode_json
+from kantad.values.lines import UNKNOWN
 
 
 async def get(db: KantaClient, args: Namespace, out: Output) -> None:
@@ -81,7 +82,7 @@ async def watch(db: KantaClient, args: Namespace, out: Output) -> None:
     """Print changes as they happen."""
     await db.ping()  # a server that is not there is said so, and not waited for without end
     feed = db.subscribe(args.path, since=position(args.since), value=args.value, action=args.action, user=args.user)
-    old: Any = MISSING
+    old: Any = UNKNOWN
     async with feed:
         with _until_unread(out):
             async for change in _first(feed, args.limit):

@@ -60,8 +60,8 @@ class Output:
         self.out.write(f"{text}\n")
         self.out.flush()
 
-    def change(self, change: Change, old: Any = None, *, event: bool = False, whole: bool = False) -> None:
-        """Print a change: with `whole` its value is known, and `old` the one before (may be MISSING)."""
+    def change(self, change: Change, old: Any = UNKNOWN, *, event: bool = False, whole: bool = False) -> None:
+        """Print a change: with `whole` its value is known, and `old` the one before (may be MISSING, or UNKNOWN)."""
         if not self.people:
             self.value(record(change, event, whole))
             return
@@ -69,7 +69,7 @@ class Output:
         if change.kind != "change":
             found = [Edit((), MISSING, change.value)] if not change.deleted else []
         else:
-            found = list(_edits(change, old) if whole else _announced(change))
+            found = list(_edits(change, old) if whole and old is not UNKNOWN else _announced(change))
         width = shutil.get_terminal_size().columns
         for line in told(head, found, width):
             self.line(painted(line) if self.colour else plain(line))
