@@ -48,6 +48,7 @@ def test_it_works_under_uvloop() -> None:
 
 
 def test_the_collector_is_left_as_it_was() -> None:
+    gc.unfreeze()  # what other tests have frozen is theirs, and would stay
     before = gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()
     with serve():
         pass
