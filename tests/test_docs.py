@@ -88,6 +88,13 @@ def test_every_module_has_its_row_in_the_architecture_and_every_row_its_module()
         assert sorted(named) == sorted(modules)
 
 
+def test_every_module_of_the_client_has_its_row_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().split("\n## The client\n")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    modules = [path.stem for path in (ROOT / "client" / "kanta_client").glob("*.py") if path.stem != "__init__"]
+    assert sorted(named) == sorted(modules)
+
+
 def test_every_benchmark_is_listed() -> None:
     listed = (ROOT / "docs" / "contributing.md").read_text()
     for path in (ROOT / "tests" / "bench").glob("*.py"):

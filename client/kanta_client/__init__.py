@@ -28,13 +28,14 @@ from kanta_client.errors import (
     Unreachable,
 )
 from kanta_client.mirror import Mirror
-from kanta_client.records import Change, Read, Written
+from kanta_client.records import Backup, Change, Read, Written
 from kanta_client.subscription import Subscription
 from kanta_client.sync import SyncKantaClient, SyncTransaction
 from kanta_client.sync_following import SyncMirror, SyncSubscription
 from kanta_client.transaction import Transaction
 
 __all__ = [
+    "Backup",
     "Change",
     "Closed",
     "Conflict",

@@ -18,6 +18,8 @@ def address_of(url: str, token: str | None = None) -> Address:
     `unix:/run/kantad.sock` (also `unix:///run/kantad.sock`) names a socket by its absolute path. A token belongs into
     `token`, never into the URL.
     """
+    if token and not (token.isascii() and token.isprintable()):
+        raise ValueError("a token is printable ASCII")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if url.startswith("unix:"):
         path = url.removeprefix("unix:")

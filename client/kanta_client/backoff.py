@@ -22,5 +22,5 @@ class Backoff:
         return bound * (0.1 + 0.9 * self.dice.random())
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin again with the first."""
         self.attempts = 0

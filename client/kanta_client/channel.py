@@ -13,41 +13,24 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any, Final, Literal, NoReturn, Protocol
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
 from kanta_client.backoff import Backoff
 from kanta_client.book import Asked, Book, too_late
-from kanta_client.errors import TRY_AGAIN, Closed, HistoryGone, KantaError, Refused, UnknownOutcome, refusal
-from kanta_client.link import Lost, Socket
+from kanta_client.errors import TRY_AGAIN, Closed, KantaError, Refused, refusal
+from kanta_client.link import Follower, Lost, Socket
 from kanta_client.messages import Message, decode_messages, encode
-from kanta_client.outcome import committed, look_up, remembered
+from kanta_client.outcome import search
 
 logger = logging.getLogger("kanta_client")
 
 State = Literal["connecting", "connected", "catching up", "stale", "closed"]
 
 TICK: Final = 0.25  # seconds between two looks at deadlines and at the silence
+REST: Final = 1.0  # seconds until a feed that the server could not serve is subscribed again
 TOO_LARGE: Final = 1009  # RFC 6455 section 7.4.1
-
-
-class Follower(Protocol):
-    """A feed, as the channel sees it."""
-
-    behind: bool  # whether there are changes that it has not heard of, as far as is known
-
-    def request(self, id: int) -> bytes:
-        """The request that subscribes it, from where it stands."""
-
-    def begun(self, answer: Message) -> None:
-        """It is subscribed."""
-
-    def heard(self, event: Message, size: int) -> None:
-        """An event of it, of about so many bytes."""
-
-    def failed(self, error: KantaError) -> None:
-        """It ends, and is not followed any more."""
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -57,6 +40,7 @@ class Patience(msgspec.Struct, frozen=True):
     ping: float = 5.0  # of silence, until the server is asked whether it is there
     stale: float = 10.0  # until what feeds have shown is called stale
     lost: float = 20.0  # until the connection is given up
+    retry: float = 2.0  # at most, between two attempts to connect
 
 
 class Channel:
@@ -76,6 +60,9 @@ class Channel:
         self._socket: Socket | None = None
         self._live = False  # greeted: requests may go out
         self._pinged = False
+        self._arrived = -1  # see `Socket.arrived`
+        self._given_up = asyncio.Event()
+        self._due = 0.0  # when the next tick is
         self._running: asyncio.Task[None] | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -91,13 +78,13 @@ class Channel:
         """Send a request; the future has its answer, or the error that it was refused with or never answered.
 
         `id` is one of `ids`, `body` the request as JSON. With `key` it is a write with that idempotency key. A future
-        that is cancelled is forgotten.
+        that is cancelled is forgotten. Raises `Closed`.
         """
+        if self._running is None or self.state == "closed":
+            self.start()
         future: asyncio.Future[Message] = self._loop.create_future()
         wait = self.patience.answer if seconds is None else seconds
         self._book.outbox.append(Asked(id, body, key, future, self._loop.time() + wait))
-        if self._running is None:
-            self.start()
         self._wake.set()
         return future
 
@@ -108,19 +95,20 @@ class Channel:
         if self._running is None:
             self._running = self._loop.create_task(self._run())
         if self._ticking is None:
-            self._ticking = self._loop.call_later(TICK, self._tick)
+            self._tick_later()
 
     def tell(self, request: dict[str, Any], take: Callable[[Message], None]) -> None:
-        """Ask for a follower: `take` hears the answer, unless it is a refusal or the connection is lost."""
-        self._own(
-            lambda id: encode({"id": id, **request}),
-            lambda message: None if message.error is not None else take(message),
-        )
+        """Ask for a follower: `take` hears the answer, unless it is a refusal, or there is no connection any more."""
+        if self._live:
+            self._own(
+                lambda id: encode({"id": id, **request}),
+                lambda message: None if message.error is not None else take(message),
+            )
 
     def follow(self, follower: Follower) -> None:
-        """Subscribe a feed, and keep it subscribed."""
-        self.followers[follower] = 0
+        """Subscribe a feed, and keep it subscribed; raises `Closed`."""
         self.start()
+        self.followers[follower] = 0
         if self._live:
             self._subscribe(follower)
 
@@ -146,7 +134,7 @@ class Channel:
     # -- the life of the connection
 
     async def _run(self) -> None:
-        backoff = Backoff()
+        backoff = Backoff(most=self.patience.retry)
         while True:
             try:
                 socket = await self.dial()
@@ -163,17 +151,22 @@ class Channel:
                 self._trouble = str(lost)
                 if lost.code == TOO_LARGE:
                     self._book.too_large()
-            except Exception:
+            except Exception as error:
+                self._trouble = repr(error)
                 logger.exception("a fault of the client: it connects again")
             self._show("stale" if self.state != "connecting" else "connecting")
             await asyncio.sleep(backoff.next())
 
-    async def _serve(self, socket: Socket, backoff: Backoff) -> None:
+    async def _serve(self, socket: Socket, backoff: Backoff) -> NoReturn:
         """Greet and then serve, until the connection is lost, which raises."""
-        self._socket, self._heard_at, self._pinged = socket, self._loop.time(), False
-        tasks = [self._loop.create_task(each) for each in (self._receive(socket), self._talk(socket, backoff))]
+        self._socket, self._heard_at, self._pinged, self._arrived = socket, self._loop.time(), False, -1
+        self._given_up.clear()
+        work = self._receive(socket), self._talk(socket, backoff), self._given_up.wait()
+        receiving, *_ = tasks = [self._loop.create_task(each) for each in work]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not self._given_up.is_set():  # sending may fail before it is heard why the peer has closed
+                await asyncio.wait([receiving], timeout=TICK)
         finally:
             for task in tasks:
                 task.cancel()
@@ -181,40 +174,33 @@ class Channel:
         for end in ends:
             if isinstance(end, Exception):
                 raise end
+        raise Lost(self._trouble)
 
     async def _talk(self, socket: Socket, backoff: Backoff) -> NoReturn:
         """Learn where the server is, settle what is not known, subscribe, and send what is asked for from then on."""
-        again = self._book.lost()
+        book = self._book
+        book.lost()
         self.rev = (await self._call(socket, b'"op":"ping"}')).rev
-        for asked in again:
-            if asked.key is not None and asked.unknown and not remembered(asked.floor, self.rev):
-                await self._find(socket, asked, asked.key)
+        while doubtful := book.doubtful(self.rev):
+            await self._search(socket, doubtful)
         backoff.reset()
         self._live = True
         for follower in list(self.followers):
             self._subscribe(follower)
         self.settle()
-        book = self._book
         while True:
             while batch := book.batch(self.rev):
                 bodies = [asked.body for asked in batch]
                 await socket.send(bodies[0] if len(bodies) == 1 else b"[%b]" % b",".join(bodies))
+            if doubtful := book.doubtful(self.rev):
+                await self._search(socket, doubtful)
+                continue
             self._wake.clear()
             await self._wake.wait()
 
-    async def _find(self, socket: Socket, asked: Asked, key: str) -> None:
-        """Learn from the log what became of a write whose key the server may have forgotten."""
-        try:
-            found = await look_up(key, asked.floor, self.rev, lambda members: self._call(socket, members))
-        except HistoryGone as gone:
-            if not asked.future.done():
-                asked.future.set_exception(UnknownOutcome(f"the log no longer tells: {gone.detail}", key))
-            return
-        except Refused as refused:  # another history than that which it was sent to
-            found = None
-            logger.info("a write is sent again: %s", refused)
-        if found is not None and not asked.future.done():
-            asked.future.set_result(committed(found))
+    async def _search(self, socket: Socket, doubtful: list[Asked]) -> None:
+        self.rev = (await self._call(socket, b'"op":"ping"}')).rev
+        await search(doubtful, self.rev, lambda members: self._call(socket, members))
 
     async def _call(self, socket: Socket, members: bytes) -> Message:
         """Ask at once, before anything else is sent; raises `Lost` and `Refused`."""
@@ -237,7 +223,13 @@ class Channel:
         return id
 
     def _close(self, socket: Socket) -> None:
-        task = self._loop.create_task(socket.close())
+        async def close() -> None:
+            try:
+                await socket.close()
+            except Exception as error:
+                logger.debug("closing a connection: %s", error)
+
+        task = self._loop.create_task(close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -248,13 +240,18 @@ class Channel:
         while True:
             data = await socket.receive()
             now = self._heard_at = loop.time()
-            found = decode_messages(data)
+            try:
+                found = decode_messages(data)
+            except ValueError as error:
+                raise Lost(f"what came is no message of kantad: {error}") from error
             messages = found if type(found) is list else [found]
             size = len(data) // len(messages) if messages else 0
             for message in messages:
                 if message.rev > self.rev:
                     self.rev = message.rev
                 if message.event is None:
+                    if message.id is None:
+                        raise Lost(f"a message was not understood: {message.error}")
                     book.answered(message, now)
                 elif (follower := by_sub.get(message.sub)) is not None:
                     self._event(follower, message, size)
@@ -262,6 +259,7 @@ class Channel:
                 self._wake.set()
             if self.state == "stale":
                 self.settle()
+            self._heard_at = loop.time()  # a large value takes its time
 
     def _event(self, follower: Follower, message: Message, size: int) -> None:
         if message.event != "error":
@@ -269,9 +267,7 @@ class Channel:
             return
         problem = message.error or {}
         if problem.get("code") in TRY_AGAIN:  # the server stops, or could not go on: so do we, and come back
-            self._by_sub.pop(message.sub, None)
-            self.followers[follower] = 0
-            self._loop.call_later(1.0, self._subscribe_again, follower)
+            self._rest(follower)
         else:
             self._ended(follower, refusal(problem))
 
@@ -283,7 +279,7 @@ class Channel:
                 follower.begun(message)
                 self.settle()
             elif message.error.get("code") in TRY_AGAIN:
-                self._loop.call_later(1.0, self._subscribe_again, follower)
+                self._rest(follower)
             else:
                 self._ended(follower, refusal(message.error))
 
@@ -292,8 +288,14 @@ class Channel:
         self.followers[follower] = sub
         self._by_sub[sub] = follower
 
+    def _rest(self, follower: Follower) -> None:
+        """Subscribe it again in a while, unless that has been done by then."""
+        self._by_sub.pop(self.followers[follower], None)
+        self.followers[follower] = 0
+        self._loop.call_later(REST, self._subscribe_again, follower)
+
     def _subscribe_again(self, follower: Follower) -> None:
-        if self._live and follower in self.followers:
+        if self._live and self.followers.get(follower) == 0:
             self._subscribe(follower)
 
     def _ended(self, follower: Follower, error: KantaError) -> None:
@@ -302,26 +304,41 @@ class Channel:
 
     # -- time and state
 
+    def _tick_later(self) -> None:
+        self._due = self._loop.time() + TICK
+        self._ticking = self._loop.call_at(self._due, self._tick)
+
     def _tick(self) -> None:
         """Look at what is due."""
-        self._ticking = self._loop.call_later(TICK, self._tick)
         now = self._loop.time()
+        late = now - self._due
+        self._tick_later()
+        if late > 4 * TICK:  # the loop stood still: what has come meanwhile is to be heard first
+            self._heard_at += late
+            return
         if self._book.tick(now, self._trouble):
             self._wake.set()
-        if self._socket is None:
-            return
+        if self._socket is not None:
+            self._listen(self._socket, now)
+
+    def _listen(self, socket: Socket, now: float) -> None:
+        """Do something about silence."""
         silent = now - self._heard_at
         if silent < self.patience.ping:
-            self._pinged = False
-        elif not self._pinged and self._live:
-            self._pinged = True
-            self._own(lambda id: b'{"id":%d,"op":"ping"}' % id, _ignored)
-        if silent > self.patience.lost:
+            self._pinged, self._arrived = False, -1
+            return
+        if (arrived := socket.arrived()) != self._arrived:
+            if self._arrived >= 0:  # a message that is so long that it is on its way all the time
+                self._heard_at = now
+            self._arrived = arrived
+        elif silent > self.patience.lost:
             self._trouble = f"nothing was heard for {silent:.0f} s"
-            self._heard_at = now
-            self._close(self._socket)
+            self._given_up.set()
         elif silent > self.patience.stale:
             self._show("stale")
+        if not self._pinged and self._live:
+            self._pinged = True
+            self._own(lambda id: b'{"id":%d,"op":"ping"}' % id, _ignored)
 
     def settle(self) -> None:
         """See which state this is now: followers call it when they have caught up."""

@@ -6,6 +6,7 @@ belongs to one event loop; nothing is imported or connected before it is used.
 """
 
 from collections.abc import AsyncIterator, Callable
+from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
@@ -19,7 +20,7 @@ from kanta_client.mirror import Mirror
 from kanta_client.options import Options, Unnamed
 from kanta_client.outgoing import assignment, builtins
 from kanta_client.paths import Path, keys_of, pointer
-from kanta_client.records import Change, Read, Written
+from kanta_client.records import Backup, Change, Read, Written
 from kanta_client.session import PAGE, Position, Session, decoded, position_of
 from kanta_client.subscription import Subscription
 from kanta_client.transaction import Transaction
@@ -338,6 +339,19 @@ class KantaClient:
         """Have a snapshot written now; returns its `rev`, `cursor` and `bytes` when it is on the disk."""
         return dict(await self._session.posting().read("/v1/snapshot", method="POST"))
 
+    async def backup(
+        self, destination: str | PathLike[str], *, overwrite: bool = False, timeout: float | None = None
+    ) -> Backup:
+        """Copy the database file here, as of the newest durable revision, while the server goes on.
+
+        The file is there when it is whole and durable (0600), and not before; an error or a cancellation leaves
+        nothing. `timeout`, in seconds, is how long is waited for it to begin, and then for anything more of it.
+        Raises FileExistsError unless `overwrite`, other OSErrors, and `Unreachable` where the connection is lost.
+        """
+        from kanta_client.backup import back_up  # with aiohttp, which takes longer to import than all else
+
+        return await back_up(self._session.posting(), fspath(destination), overwrite, timeout)
+
     # -- following
 
     def subscribe(
@@ -360,6 +374,8 @@ class KantaClient:
         position = position_of(since)
 
         async def former() -> Any:
+            if isinstance(position, str) and ":" in position:
+                return await self.get(path, MISSING, at=position)
             return await self.get(path, MISSING, rev=position)
 
         return Subscription(self._session.channel(), filters, position, value, type, former)

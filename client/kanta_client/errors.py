@@ -4,10 +4,10 @@ The outcome of a write is one of three: it returned (committed), it raised `Refu
 (nothing was done), or it raised `UnknownOutcome`. None of them stands for another.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-if TYPE_CHECKING:
-    from kanta_client.records import Change
+from kanta_client.records import Change
 
 
 class KantaError(Exception):
@@ -33,11 +33,22 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """What a write is based on has changed since: `changes` are those in the way, oldest first, where known."""
+    """What a write is based on has changed since: `changes` are those in the way, oldest first, 100 at most.
 
-    def __init__(self, problem: dict[str, Any], changes: "tuple[Change, ...]" = ()) -> None:
+    Those that the server lists have no patch, but the `path` at which they touched what this write touches.
+    """
+
+    def __init__(self, problem: dict[str, Any], changes: tuple[Change, ...] | None = None) -> None:
         super().__init__(problem)
-        self.changes = changes
+        self.changes = _listed(problem.get("conflicts", ())) if changes is None else changes
+
+
+def _listed(conflicts: Iterable[dict[str, Any]]) -> tuple[Change, ...]:
+    found = (
+        Change(rev=each["rev"], cursor="", action=each.get("a", ""), user=each.get("u"), path=each.get("path"))
+        for each in conflicts
+    )
+    return tuple(sorted(found, key=lambda change: change.rev))
 
 
 class PatchMismatch(Refused):
@@ -102,7 +113,21 @@ BY_CODE: dict[str, type[Refused]] = {
     "forbidden": Unauthorized,
     "read_only": Unauthorized,
 }
-TRY_AGAIN = frozenset(("unavailable", "shutting_down", "too_many"))  # codes of refusals that pass by themselves
+TRY_AGAIN = frozenset(("unavailable", "shutting_down", "too_many", "too_slow"))  # refusals that pass by themselves
+BLIND = frozenset(
+    ("unauthorized", "forbidden", "read_only", "host_refused", "too_large")
+)  # before the key is looked at
+
+
+def settled(problem: dict[str, Any], key: str | None, doubted: bool) -> KantaError:
+    """The exception for a write that was refused; `doubted` if an earlier attempt of it may have been done.
+
+    The server looks for the key before all conditions, so most refusals tell that it was not done.
+    """
+    error = refusal(problem)
+    if doubted and key is not None and error.code in BLIND:
+        return UnknownOutcome(f"an earlier attempt may be done or not, and now: {error}", key)
+    return error
 
 
 def refusal(problem: Any) -> Refused:
@@ -112,3 +137,13 @@ def refusal(problem: Any) -> Refused:
     if kind is None:
         kind = Invalid if members.get("status") in (400, 413, 414, 415, 422) else Refused
     return kind(members)
+
+
+def problem_of(status: int, answer: Any) -> dict[str, Any] | None:
+    """What was refused, and why; None where it was not kantad that answered, and nothing is known of it."""
+    if isinstance(answer, dict) and answer.get("status") == status and "code" in answer:
+        return answer
+    if status < 300 or status >= 500 or status in (408, 425, 429):  # a gateway's
+        return None
+    code = {401: "unauthorized", 403: "forbidden", 413: "too_large"}.get(status, "no_route")
+    return {"status": status, "code": code, "detail": f"something before kantad refused it with the status {status}"}

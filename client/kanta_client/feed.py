@@ -57,10 +57,10 @@ class Feed:
         self._goal = 0
 
     def follow(self) -> None:
-        """Begin, or go on."""
+        """Begin, or go on; raises `Closed`."""
         if not self.followed:
-            self.followed = True
             self.channel.follow(self)
+            self.followed = True
 
     def leave(self) -> None:
         """Stop for now, or for good."""

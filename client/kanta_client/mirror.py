@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
+from weakref import WeakSet
 
 import msgspec
 
@@ -47,7 +48,7 @@ class Mirror(Generic[T]):
         self._filled = False
         self._error: KantaError | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._lines: set[Line] = set()
+        self._lines: WeakSet[Line] = WeakSet()  # who stops iterating is forgotten
         self._callbacks: list[Callable[[Change], None]] = []
 
     async def __aenter__(self) -> Self:
@@ -152,32 +153,33 @@ class Mirror(Generic[T]):
         future: asyncio.Future[None] = loop.create_future()
         self._waiters.append((rev, future))
         patience = self._channel.patience.answer if seconds is None else seconds
-        asking = loop.call_later(ASK_AFTER, self._ask, rev)
+        pause = ASK_AFTER
         try:
             async with asyncio.timeout(patience):
-                await future
+                while not (await asyncio.wait([future], timeout=pause))[0]:
+                    self._ask(rev)
+                    pause = min(2 * pause, 1.0)
         except TimeoutError:
             raise Unreachable(f"the mirror of {self.path!r} did not reach revision {rev} in {patience} s") from None
         finally:
-            asking.cancel()
             self._waiters = [each for each in self._waiters if each[1] is not future]
+            if not future.cancel():
+                future.exception()  # seen: who is cancelled does not raise it
+        future.result()
 
     def _ask(self, rev: int) -> None:
         """Ask whether anything up to a revision is yet to come: if it was elsewhere, no event tells."""
         behind = self._feed.rev
-        if behind < 0 or behind >= rev:
+        if behind < 0 or behind >= rev or not self._feed.followed:
             return
 
         def told(answer: Message) -> None:
             if not answer.changes and answer.rev >= rev and self._feed.rev == behind:
                 self._feed.rev = rev
                 self.moved()
-            elif self._feed.rev < rev:
-                asyncio.get_running_loop().call_later(ASK_AFTER, self._ask, rev)
 
-        if any(wanted <= rev and not future.done() for wanted, future in self._waiters):
-            request = {"op": "changes", "path": self.path, "since": self._feed.cursor, "until": rev, "limit": 1}
-            self._channel.tell(request, told)
+        request = {"op": "changes", "path": self.path, "since": self._feed.cursor, "until": rev, "limit": 1}
+        self._channel.tell(request, told)
 
     def on_change(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after each change was applied; returns what ends that. What a callback raises is logged."""
@@ -260,7 +262,7 @@ class Mirror(Generic[T]):
 class Line:
     """The changes of a mirror that one iteration has not seen yet."""
 
-    def __init__(self, among: "set[Line]", error: KantaError | None) -> None:
+    def __init__(self, among: "WeakSet[Line]", error: KantaError | None) -> None:
         self._among, self._error = among, error
         self._changes: deque[Change] = deque()
         self._waiter: asyncio.Future[None] | None = None

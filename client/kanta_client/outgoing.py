@@ -3,18 +3,13 @@
 msgspec writes NaN as null and a lone surrogate not at all; neither may be noticed only by who reads it. Pure.
 """
 
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from kanta_client.messages import encode
 from kanta_client.paths import refused
-from kantad.values.content import check, check_scalar
+from kanta_client.plain import plain
 from kantad.values.errors import Problem
 from kantad.values.patch import marshal
-
-DEEPEST: Final = 500  # levels of containers that are looked at; the server's own bound is lower
-_PLAIN = (str, int, bool, float, type(None))
 
 
 def builtins(value: Any) -> Any:
@@ -23,18 +18,11 @@ def builtins(value: Any) -> Any:
     Structs, UUIDs, datetimes, bytes, enumerations and keys of such types become what msgspec writes for them.
     """
     try:
-        if type(value) in _PLAIN:
-            check_scalar(value)
-            return value
-        made = msgspec.to_builtins(value, str_keys=True)
-        check(made, DEEPEST)
-        return made
+        return plain(value)
     except Problem as problem:
         raise refused(problem) from None
     except RecursionError:
         raise refused(Problem("too_deep", "the value is nested too deeply")) from None
-    except (TypeError, ValueError, OverflowError) as error:
-        raise refused(Problem("invalid_value", str(error))) from None
 
 
 def assignment(value: Any) -> dict[str, Any]:
@@ -42,8 +30,8 @@ def assignment(value: Any) -> dict[str, Any]:
     return {"$replace": marshal(builtins(value))}
 
 
-def encoded(request: msgspec.Struct) -> bytes:
-    """The bytes of a request; raises `Refused` where text in it is no valid Unicode."""
+def encoded(request: Any) -> bytes:
+    """The bytes of a request, or of a value; raises `Refused` where text in it is no valid Unicode."""
     try:
         return encode(request)
     except UnicodeEncodeError as error:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from kanta_client.backoff import Backoff
 from kanta_client.channel import Channel
-from kanta_client.errors import TRY_AGAIN, UnknownOutcome, Unreachable, refusal
+from kanta_client.errors import TRY_AGAIN, Closed, KantaError, UnknownOutcome, Unreachable, problem_of, refusal, settled
 from kanta_client.link import Lost
 from kanta_client.messages import Message
-from kanta_client.outcome import committed, look_up, remembered
-from kantad.values.content import encode_json
+from kanta_client.outcome import look_up, remembered
+from kanta_client.outgoing import encoded
 
 if TYPE_CHECKING:
     from kanta_client.http import Http
@@ -26,18 +26,19 @@ class Posting:
         until = self._until(seconds)
         backoff, trouble = Backoff(), "no attempt was made"
         while (left := until - asyncio.get_running_loop().time()) > 0:
+            self._check_open()
             try:
                 status, answer = await self.http.ask(method, target, None, {}, left)
             except Lost as lost:
                 trouble = str(lost)
             else:
-                if status < 300:
+                if status < 300 and answer is not None:
                     return answer
-                error = refusal(answer if isinstance(answer, dict) else {"status": status})
-                if error.code not in TRY_AGAIN and status not in (502, 504):
-                    raise error
-                trouble = str(error)
-            await asyncio.sleep(min(backoff.next(), max(left, 0)))
+                problem = problem_of(status, answer)
+                if problem is not None and problem["code"] not in TRY_AGAIN:
+                    raise refusal(problem)
+                trouble = f"an answer with the status {status}"
+            await asyncio.sleep(min(backoff.next(), left))
         raise Unreachable(f"no answer in time: {trouble}")
 
     async def write(
@@ -51,40 +52,38 @@ class Posting:
     ) -> dict[str, Any]:
         """The answer to a write, done once; raises `Refused`, `Unreachable` and `UnknownOutcome`."""
         until = self._until(seconds)
-        floor = (await self._ping(until)).rev
-        headers = {"Idempotency-Key": key, "Content-Type": kind}
-        data = None if body is None else encode_json(body)
-        backoff, unknown, trouble = Backoff(), False, "no attempt was made"
+        data = None if body is None else encoded(body)
+        attempts = _Attempts(method, target, data, {"Idempotency-Key": key, "Content-Type": kind}, key)
+        attempts.floor = (await self._call(b'"op":"ping"}', until)).rev
+        backoff = Backoff()
         while (left := until - asyncio.get_running_loop().time()) > 0:
-            if unknown and (found := await self._found(key, floor, until)) is not None:
-                return {"rev": found.rev, "cursor": found.cursor, "ts": found.ts, "changed": True, "replayed": True}
             try:
-                status, answer = await self.http.ask(method, target, data, headers, left)
-            except Lost as lost:
-                trouble, unknown = str(lost), True
-            else:
-                if status < 300 and isinstance(answer, dict):
-                    return answer
-                error = refusal(answer if isinstance(answer, dict) else {"status": status})
-                if error.code not in TRY_AGAIN and status not in (502, 504):
-                    raise error
-                trouble = str(error)
-                unknown = status in (502, 504) or error.problem.get("outcome") == "unknown"
-            await asyncio.sleep(min(backoff.next(), max(left, 0)))
-        if unknown:
-            raise UnknownOutcome(f"no answer in time, it may be done or not: {trouble}", key)
-        raise Unreachable(f"no answer in time, nothing was done: {trouble}")
+                self._check_open()
+                if attempts.doubted and (found := await self._found(attempts, until)) is not None:
+                    return found
+            except KantaError as error:
+                if attempts.doubted:
+                    raise UnknownOutcome(f"an earlier attempt may be done or not, and now: {error}", key) from error
+                raise
+            answer = await attempts.another(self.http, left)
+            if answer is not None:
+                return answer
+            await asyncio.sleep(min(backoff.next(), left))
+        if attempts.doubted:
+            raise UnknownOutcome(f"no answer in time, it may be done or not: {attempts.trouble}", key)
+        raise Unreachable(f"no answer in time, nothing was done: {attempts.trouble}")
 
-    async def _found(self, key: str, floor: int, until: float) -> Message | None:
-        """The change that a write whose answer was lost has made, if the server may not know its key any more."""
-        now = (await self._ping(until)).rev
-        if remembered(floor, now):
+    async def _found(self, attempts: "_Attempts", until: float) -> dict[str, Any] | None:
+        """The answer of a write that was done so long ago that the server may not know its key any more."""
+        now = (await self._call(b'"op":"ping"}', until)).rev
+        if remembered(attempts.floor, now):
             return None
-        record = await look_up(key, floor, now, lambda members: self._call(members, until))
-        return None if record is None else committed(record)
-
-    async def _ping(self, until: float) -> Message:
-        return await self._call(b'"op":"ping"}', until)
+        found = await look_up([attempts.key], attempts.floor, now, lambda members: self._call(members, until))
+        attempts.floor = now
+        record = found.get(attempts.key)
+        if record is None:
+            return None
+        return {"rev": record.rev, "cursor": record.cursor, "ts": record.ts, "changed": True, "replayed": True}
 
     async def _call(self, members: bytes, until: float) -> Message:
         id = next(self.channel.ids)
@@ -93,3 +92,36 @@ class Posting:
 
     def _until(self, seconds: float | None) -> float:
         return asyncio.get_running_loop().time() + (self.seconds if seconds is None else seconds)
+
+    def _check_open(self) -> None:
+        if self.channel.state == "closed":
+            raise Closed("the client is closed")
+
+
+class _Attempts:
+    """A write, and what is known of it."""
+
+    def __init__(self, method: str, target: str, data: bytes | None, headers: dict[str, str], key: str) -> None:
+        self.method, self.target, self.data, self.headers, self.key = method, target, data, headers, key
+        self.floor = 0  # the revision before the first attempt
+        self.doubted = False  # whether any may have been done
+        self.trouble = "no attempt was made"
+
+    async def another(self, http: "Http", seconds: float) -> dict[str, Any] | None:
+        """The answer; None where there was none, or it asks to try again. Raises `Refused`, `UnknownOutcome`."""
+        earlier, self.doubted = self.doubted, True  # also for who cancels it
+        try:
+            status, answer = await http.ask(self.method, self.target, self.data, self.headers, seconds)
+        except Lost as lost:
+            self.trouble = str(lost)
+            return None
+        if status < 300 and isinstance(answer, dict) and "rev" in answer:
+            return answer
+        self.trouble = f"an answer with the status {status}"
+        problem = problem_of(status, answer)
+        if problem is None:
+            return None
+        if problem["code"] not in TRY_AGAIN:
+            raise settled(problem, self.key, earlier)
+        self.doubted = earlier or problem.get("outcome") == "unknown"
+        return None

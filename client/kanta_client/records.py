@@ -38,6 +38,14 @@ class Written(msgspec.Struct, frozen=True):
         return moment(self.ts)
 
 
+class Backup(msgspec.Struct, frozen=True):
+    """A copy of the database file that was made: the revision and cursor that it is of, and its size."""
+
+    rev: int
+    cursor: str
+    bytes: int
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A change: who did what, when, and the patch that it was.
 

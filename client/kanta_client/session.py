@@ -134,13 +134,15 @@ class Session:
         mirror = self.mirrored(keys)
         if mirror is not None:
             return _of_mirror(mirror, keys, type), mirror.cursor
-        pinged = asyncio.ensure_future(self.ping())  # before the read: there was nothing since, if there is nothing
-        try:
-            answer = await self.get(format(keys), None, None, None)
-        except NotFound:
-            return MISSING, (await pinged).cursor
-        finally:
-            pinged.cancel()
+        ping = asyncio.ensure_future(self.ping())  # before the read: there was nothing since, if there is nothing
+        read = asyncio.ensure_future(self.get(format(keys), None, None, None))
+        pinged, answer = await asyncio.gather(ping, read, return_exceptions=True)
+        if isinstance(answer, NotFound) and isinstance(pinged, Message):
+            return MISSING, pinged.cursor
+        for each in (answer, pinged):
+            if isinstance(each, BaseException):
+                raise each
+        answer = cast(Message, answer)
         return decoded(answer, type), answer.cursor
 
     # -- writing
@@ -153,7 +155,7 @@ class Session:
         self, at: str, diff: Any, action: str, options: Options, dry_run: bool = False, want_diff: bool = False
     ) -> Written:
         """Send a write whose path and patch are ready."""
-        channel = self.open or self.channel()
+        channel = self.channel()
         id, key = next(channel.ids), f"{self._keys}{next(self._number):x}"
         if not options and not dry_run and not want_diff:
             request = Transact(id, diff, key, at, action)

@@ -266,5 +266,5 @@ def _key_of(info: DictType) -> Callable[[str], Any]:
     kind = type_of(info.key_type)
     if kind is str or kind is Any:
         return str
-    keys = dict[kind, Any]
+    keys = dict[kind, Any]  # type: ignore[valid-type]
     return lambda name: next(iter(msgspec.convert({name: None}, keys, str_keys=True)))

@@ -37,7 +37,7 @@ def type_of(info: Any) -> Any:
     """The type that this description is of; raises TypeError for one that JSON has no values of."""
     if isinstance(info, inspect.Metadata):
         return type_of(info.type)
-    made = info.cls if hasattr(info, "cls") else _made(info)
+    made: Any = info.cls if hasattr(info, "cls") else _made(info)
     bounds = {name: getattr(info, name) for name in BOUNDS if getattr(info, name, None) is not None}
     return Annotated[made, Meta(**bounds)] if bounds else made
 
@@ -47,13 +47,13 @@ def _made(info: Any) -> Any:
         return ELEMENTS[type(info)][type_of(info.item_type)]
     match info:
         case inspect.VarTupleType():
-            return tuple[type_of(info.item_type), ...]
+            return tuple[type_of(info.item_type), ...]  # type: ignore[misc]
         case inspect.TupleType():
             return tuple[tuple(map(type_of, info.item_types))]  # type: ignore[misc]
         case inspect.DictType():
             return dict[type_of(info.key_type), type_of(info.value_type)]  # type: ignore[misc]
         case inspect.UnionType():
-            return Union[tuple(map(type_of, info.types))]
+            return Union[tuple(map(type_of, info.types))]  # noqa: UP007
         case inspect.LiteralType():
             return Literal[info.values]
         case inspect.Type() if type(info) in SIMPLE:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from kanta_client.channel import Channel
-from kanta_client.errors import KantaError
+from kanta_client.errors import Closed, KantaError
 from kanta_client.feed import Feed, Filters, Kind
 from kanta_client.messages import Message
 from kanta_client.records import Change
@@ -41,7 +41,7 @@ class Buffer:
         self._error: KantaError | None = None
 
     async def first(self) -> Event | None:
-        """The next event, which is left where it is; None behind the last one; raises why the feed ended."""
+        """Wait for an event, which stays here; None behind the last one. Raises why the feed ended."""
         while not self.events:
             if self.closed:
                 return None
@@ -52,11 +52,14 @@ class Buffer:
             await self._waiter
         return self.events[0]
 
-    def pop(self) -> None:
-        """The first event is given out."""
+    def drop(self) -> None:
+        """The first event was taken."""
         self._size -= self.events.popleft()[2]
         if not self.feed.followed and not self.closed and self._error is None and self._room(2):
-            self.feed.follow()
+            try:
+                self.feed.follow()
+            except Closed as closed:
+                self._error = closed
 
     def close(self) -> None:
         """Follow no more."""
@@ -129,8 +132,8 @@ class Subscription:
         kind, message, _ = event
         if not self._begun and kind == "change":
             self._value = await self._former()
-        self._buffer.pop()  # behind the last await: who is cancelled before has lost nothing
         self._begun = True
+        self._buffer.drop()  # not before the last await: who is cancelled there finds it again
         self.rev, self.cursor = message.rev, message.cursor
         return message.change(self._advanced(kind, message) if self._whole else None, kind)
 

@@ -215,6 +215,7 @@ class SyncKantaClient:
     transact = blocking(KantaClient.transact)
     revert = blocking(KantaClient.revert)
     snapshot = blocking(KantaClient.snapshot)
+    backup = blocking(KantaClient.backup)
 
     def update(
         self,

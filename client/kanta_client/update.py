@@ -49,7 +49,7 @@ async def update(
             if attempts <= 0:
                 raise Conflict({**problem, "code": "conflict", "status": 409}) from failed
         await asyncio.sleep(backoff.next())
-        if session.mirrored(keys) is None and ("value" in problem or not problem.get("exists", True)):
+        if "cursor" in problem and ("value" in problem or not problem.get("exists", True)):
             raw, base = problem.get("value", MISSING), problem["cursor"]
         else:
             raw, base = await session.present(keys, None)

@@ -130,8 +130,7 @@ async def backup(db: KantaClient, args: Namespace, out: Output) -> None:
     """Write a copy of the database to a file."""
     if not args.force and os.path.lexists(args.file):  # noqa: ASYNC240
         raise UsageError(f"{args.file} is there already (--force replaces it)")
-    client: Any = db
-    out.value({"file": args.file, "bytes": await client.backup(args.file, timeout=args.timeout)})
+    out.value({"file": args.file, "bytes": await db.backup(args.file, timeout=args.timeout)})
 
 
 COMMANDS: Final[dict[str, Callable[[KantaClient, Namespace, Output], Awaitable[None]]]] = {

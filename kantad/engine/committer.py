@@ -42,8 +42,8 @@ class Owner(Protocol):
     def published(self, changes: list[Applied], end: int) -> None:
         """These are written, up to this byte of the file; under `durable` they are synced, too."""
 
-    def synced(self, snapshot: bool) -> None:
-        """All that was published is synced, and so is the snapshot, if that is what was written."""
+    def synced(self, snapshot: bool, end: int) -> None:
+        """The file is synced up to this byte: all that was published, and the snapshot, if that is what was written."""
 
     def failed(self, changes: list[Applied], problem: Problem) -> None:
         """These, the newest changes, found no room and must be taken back."""
@@ -241,7 +241,7 @@ class Committer:
             elif batch.changes:
                 payloads = [change.payload for change in batch.changes]
                 self.log.append(self.log.framing.batch(payloads, self.log.size))
-                batch.end = self.log.size
+            batch.end = self.log.size
             if batch.sync and (batch.waiting_written or self.policy == "written"):
                 self._tell(self._written, batch)
             if batch.sync:
@@ -295,7 +295,7 @@ class Committer:
         self._publish(batch)
         if batch.sync:
             self.unsynced = False
-            self.owner.synced(batch.snapshot is not None)
+            self.owner.synced(batch.snapshot is not None, batch.end)
         batch.settle()
         if self.unsynced and self.timer is None:
             self.timer = self.loop.call_later(self.interval, self._flush_late)

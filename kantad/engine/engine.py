@@ -5,7 +5,8 @@ the change, so `def` means atomic. It narrows the proposal to its effect, encode
 applies the effect in place with an undo list, and gives the change to the committer.
 
 Revisions: `rev` is what the next transaction builds on; `visible` is what readers see, which
-under `durable` trails it until the sync; `durable_rev` is what a power cut leaves.
+under `durable` trails it until the sync; `durable` is what a power cut leaves, `durable_end` where that
+ends in the file.
 """
 
 import asyncio
@@ -71,7 +72,7 @@ class Engine:
         self.v, self.m = found.v, found.m
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
-        self.durable_rev = found.rev
+        self.durable, self.durable_rev, self.durable_end = self.visible, found.rev, log.size
         self.places = Places(log.codec)
         self.promised = found.rev  # the newest revision that was told before it was written
         self.past = Past(log, found, ring_bytes)
@@ -133,8 +134,7 @@ class Engine:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
         q = ""
         if proposal.key is not None:
-            q = proposal.fingerprint()
-            seen = self.window.find(proposal.key, q)
+            q, seen = self.window.find(proposal.key, proposal.identity())
             if seen is not None and not proposal.dry_run:
                 return self._replayed(seen, proposal)
         if proposal.conditions or proposal.base is not None:
@@ -152,7 +152,7 @@ class Engine:
                 self.rev, self.chain, self.micros, diff is not SAME, False, {} if diff is SAME else diff, child
             )
             if proposal.key is not None and not proposal.dry_run:
-                self.window.add(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
+                self.window.add_unchanged(proposal.key, Seen(q, self.rev, self.chain, self.micros, False))
             return outcome
         shown = deepcopy(diff) if proposal.want_diff else diff  # the state shares its values, and goes on changing
         self._commit(micros, ROOT, None, diff, proposal.action, proposal.user, proposal.m, proposal.key, q or None)
@@ -160,10 +160,13 @@ class Engine:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
-    def write(self, place: Place, body: Any, edit: Literal["put", "patch"], action: str) -> Batch | None:
+    def write(
+        self, place: Place, body: Any, edit: Literal["put", "patch"], action: str, key: str | None = None, q: str = ""
+    ) -> Batch | None:
         """The short form of `transact`, for a plain patch or value: its batch, None if nothing changed.
 
-        Raises `Problem`. `rev`, `chain` and `micros` are those of the change afterwards.
+        `key` is one that is not known; `q` its request's fingerprint. Raises `Problem`. `rev`, `chain` and `micros`
+        are those of the change afterwards.
         """
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
@@ -171,7 +174,13 @@ class Engine:
         if sub is SAME:
             return None
         micros = self.clock()
-        return self._commit(micros if micros > self.micros else self.micros, place, target, sub, action)
+        if micros < self.micros:
+            micros = self.micros
+        if key is None:
+            return self._commit(micros, place, target, sub, action)
+        batch = self._commit(micros, place, target, sub, action, None, None, key, q)
+        self.window.add(key, Seen(q, self.rev, self.chain, micros, True))
+        return batch
 
     def _commit(
         self,
@@ -262,9 +271,9 @@ class Engine:
             self.waiting.seen(decode(change.payload, Change).diff for change in changes)
         self.waiting.written()
 
-    def synced(self, snapshot: bool) -> None:
-        """All that was published is durable, and so is the snapshot."""
-        self.durable_rev = self.written.rev
+    def synced(self, snapshot: bool, end: int) -> None:
+        """All that was published is durable, and so is the snapshot: the file up to this byte."""
+        self.durable, self.durable_rev, self.durable_end = self.written, self.written.rev, end
         if snapshot:
             self.trouble = None
             self.last_snapshot = (self.written, self.state_bytes)

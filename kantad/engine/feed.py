@@ -1,7 +1,7 @@
 """Feeds: every change to every reader that asked, in order, once, without one waiting for another.
 
 Whatever a reader needs, it is at a position in the log and is brought on from there: out of the ring
-while it keeps up, out of the file (`backlog`) when it was left behind or resumes from long ago. Both
+while it keeps up, out of the file (`convoy`) when it was left behind or resumes from long ago. Both
 make the same events, and go over into each other without a seam, because a position is all there is.
 
 When a batch is published the writers are answered first; the readers are served in the loop's next
@@ -15,16 +15,17 @@ Nothing is sent that could be taken back: the ring holds published changes only,
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any, Final, NamedTuple, Protocol
 
-from kantad.engine.backlog import Backlog, Block
+from kantad.engine.backlog import Backlog
+from kantad.engine.convoy import Convoy
 from kantad.engine.filter import Filter
 from kantad.engine.interest import Interest
+from kantad.engine.portions import Portion, Portions
 from kantad.engine.reader import Encoding, Reader, Sink
 from kantad.engine.ring import Ring
 from kantad.engine.shadow import Shadows, ValueAt
-from kantad.engine.turns import Turns
 from kantad.engine.visible import Visible
 from kantad.values.errors import Problem
 from kantad.values.event import Events, revision_of
@@ -35,10 +36,7 @@ logger = logging.getLogger("kantad")
 
 PORTION: Final = 32 << 10  # bytes of events made at once
 AT_ONCE: Final = 64  # readers served from the ring in one round of the loop
-FROM_FILE: Final = 8  # readers served from the file in one: they take whole portions, each time
 HEARTBEAT: Final = 15.0  # seconds without other traffic
-KEPT_BYTES: Final = 8 << 20  # of what was made of the file's blocks
-ENTRY: Final = 500  # bytes that an entry of it costs besides its own: one may be empty, where a filter matches nothing
 
 
 class Made(NamedTuple):
@@ -61,7 +59,7 @@ class Source(Protocol):
 
 
 class Feeds:
-    """The readers of one database."""
+    """The readers of one database; to the convoy, its `Server`."""
 
     def __init__(self, source: Source, ring: Ring, backlog: Backlog, interest: Interest, value_at: ValueAt) -> None:
         self.source, self.ring, self.backlog, self.interest = source, ring, backlog, interest
@@ -72,11 +70,9 @@ class Feeds:
         self._idle: dict[Reader, None] = {}
         self._ready: deque[Reader] = deque()
         self._pumping = False
-        self.turns = Turns(FROM_FILE)
+        self.convoy = Convoy(self, Portions(ring, backlog, self.events, self.clear_tail))
         self._made: dict[tuple[Filter, int, int], Made] = {}
         self._sent: dict[tuple[Any, Filter, int, int], bytes] = {}
-        self._kept: OrderedDict[tuple[Any, Filter, int, int], tuple[bytes, int]] = OrderedDict()
-        self._kept_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -100,13 +96,13 @@ class Feeds:
         self.readers.discard(reader)
         self._idle.pop(reader, None)
         self.interest.leave(reader.filter.path)
-        if reader.task is not None:
-            reader.task.cancel()
+        self.convoy.leave(reader)
 
     def wake(self, reader: Reader) -> None:
         """A reader's sink has room again."""
-        reader.freed.set()
-        if reader.task is None and not reader.finished and reader not in self._idle:
+        if reader.behind:
+            self.convoy.wake(reader)
+        elif not reader.finished and reader not in self._idle:
             self._ready.append(reader)
             self._schedule()
 
@@ -166,21 +162,21 @@ class Feeds:
             try:
                 self._serve(reader)
             except Exception:
-                self._failed(reader)
+                self.failed(reader)
         self._schedule()
 
     def _serve(self, reader: Reader) -> None:
         """Send a reader its next portion, if it takes one and there is one."""
-        if reader.finished or reader.task is not None:
+        if reader.finished or reader.behind:
             return
         if reader.done:
             self._end(reader, None)
         elif not reader.sink.free():
-            reader.freed.clear()
+            return
         elif reader.position >= self.ring.last:
             self._idle[reader] = None
         elif reader.position + 1 < self.ring.first:
-            self._start_task(reader)
+            self.convoy.take(reader, stuck=False)
         else:
             self._portion(reader)
 
@@ -199,7 +195,7 @@ class Feeds:
                 data = self._sent[sent] = self._encoded(reader, made.tails)
             self._advance(reader, data, made.upto)
         if made.stuck and not reader.done:
-            self._start_task(reader)
+            self.convoy.take(reader, stuck=True)
         elif reader.done or reader.position < self.ring.last:
             self._ready.append(reader)
         else:
@@ -246,12 +242,6 @@ class Feeds:
             self._send(reader, reader.encoding.event("end", cursor, b'"rev":%d%b}' % (reader.position, named)))
         reader.sink.ended(problem)
 
-    def _failed(self, reader: Reader) -> None:
-        """Serving a reader raised what it must not: it is told, and the others are served on."""
-        logger.exception("a fault while serving a feed behind revision %d", reader.position)
-        if not reader.finished:
-            self._end(reader, Problem("unavailable", "a fault of the server; it is in its log", retry_after=1))
-
     def _mark(self, reader: Reader) -> bytes:
         """The cursor of a reader's position; empty where it read nothing and stands in the file."""
         if reader.position == self.source.written.rev:
@@ -260,83 +250,35 @@ class Feeds:
             return self.events.cursor(reader.position, self.ring.payload(reader.position))
         return reader.mark
 
-    # -- serving from the file
+    # -- serving from the file: what the convoy asks for
 
-    def _start_task(self, reader: Reader) -> None:
-        reader.task = self._loop.create_task(self._catch_up(reader))
-
-    async def _catch_up(self, reader: Reader) -> None:
-        """Bring a reader from the file, or over an unclear change, to where the ring serves it."""
-        try:
-            await self._bring_on(reader)
-        except Problem as problem:
-            if problem.code != "history_gone" or not reader.whole:
-                reader.task = None
-                return self._end(reader, problem)
-            self.snapshot(reader, "reset")
-        except Exception:
-            reader.task = None
-            return self._failed(reader)
-        reader.task = None
-        self._ready.append(reader)
-        self._schedule()
-        return None
-
-    async def _bring_on(self, reader: Reader) -> None:
-        first = True
-        while not reader.done and (first or reader.position + 1 < self.ring.first):
-            first = False
-            await self._room(reader)
-            rev = reader.position + 1
-            if rev >= self.ring.first:
-                tail = await self.clear_tail(reader.filter, rev, self.ring.payload(rev))
-                self._advance(reader, *self._wanted(reader, [] if tail is None else [tail], rev))
-                continue
-            await self._block(reader, rev)
-
-    async def _room(self, reader: Reader) -> None:
-        """Wait for the reader's sink and its turn; the sink is looked at again then, others may have filled it."""
-        while True:
-            while not reader.sink.free():
-                reader.freed.clear()
-                await reader.freed.wait()
-            await self.turns.take()
-            if reader.sink.free():
-                return
-
-    async def _block(self, reader: Reader, rev: int) -> None:
-        """Send a reader a portion of what a block of the file, from a revision on, is to it.
-
-        Nothing is sent where others filled its sink while the block was read.
-        """
-        block = await self.backlog.block(rev)
-        last = block.last if reader.until is None else min(block.last, reader.until)
-        key = (reader.encoding.key, reader.filter, rev, last)
-        portion = self._kept.get(key) if reader.left is None else None
-        tails, upto = ([], rev) if portion else await self._tails(reader.filter, rev, last, block)
-        if portion is None and reader.left is None:
-            portion = self._wanted(reader, tails, upto)
-            self._keep(key, portion)
-        if not reader.sink.free():
-            return
-        data, upto = portion or self._wanted(reader, tails, upto)
-        self._advance(reader, data, upto)
-        reader.mark = self.events.cursor(upto, block.payloads[upto - block.first])
+    def advance(self, reader: Reader, portion: Portion) -> None:
+        """See `convoy.Server`."""
+        if reader.left is not None:
+            reader.left -= portion.number
+        self._advance(reader, portion.data, portion.upto)
+        reader.mark = portion.mark
         if self._loop.time() - reader.sent_at > HEARTBEAT:
             self.heartbeat(reader, reader.mark)
 
-    async def _tails(self, filter: Filter, rev: int, last: int, block: Block) -> tuple[list[bytes], int]:
-        """The tails of a block's changes from a revision on, up to a portion of them; and how far that is."""
-        tails: list[bytes] = []
-        size = 0
-        while True:
-            tail = await self.clear_tail(filter, rev, block.payloads[rev - block.first])
-            if tail is not None:
-                tails.append(tail)
-                size += len(tail)
-            if rev == last or size >= PORTION:
-                return tails, rev
-            rev += 1
+    def caught_up(self, reader: Reader) -> None:
+        """See `convoy.Server`."""
+        self._ready.append(reader)
+        self._schedule()
+
+    def refused(self, reader: Reader, problem: Problem) -> None:
+        """See `convoy.Server`; who takes a whole value where the history is gone goes on from there."""
+        if problem.code != "history_gone" or not reader.whole:
+            self._end(reader, problem)
+        else:
+            self.snapshot(reader, "reset")
+            self.caught_up(reader)
+
+    def failed(self, reader: Reader) -> None:
+        """See `convoy.Server`: the reader is told, and the others are served on."""
+        logger.exception("a fault while serving a feed behind revision %d", reader.position)
+        if not reader.finished:
+            self._end(reader, Problem("unavailable", "a fault of the server; it is in its log", retry_after=1))
 
     def _wanted(self, reader: Reader, tails: list[bytes], upto: int) -> tuple[bytes, int]:
         """The bytes of as many of these changes as the reader still wants, and how far it has come with them."""
@@ -355,13 +297,6 @@ class Feeds:
         if data:
             self._send(reader, data)
         reader.position = upto
-
-    def _keep(self, key: tuple[Any, Filter, int, int], portion: tuple[bytes, int]) -> None:
-        old = self._kept.pop(key, None)  # somebody was faster
-        self._kept[key] = portion
-        self._kept_bytes += _cost(key, portion) - (0 if old is None else _cost(key, old))
-        while self._kept_bytes > KEPT_BYTES:
-            self._kept_bytes -= _cost(*self._kept.popitem(last=False))
 
     async def payload(self, rev: int) -> bytes:
         """The record of a revision, out of the ring or the file; raises `Problem("history_gone")`."""
@@ -391,10 +326,6 @@ class Feeds:
         for reader in due:
             if reader.position == self.source.written.rev and reader.sink.free():
                 self.heartbeat(reader, cursor)
-
-
-def _cost(key: tuple[Any, Filter, int, int], portion: tuple[bytes, int]) -> int:
-    return ENTRY + len(portion[0]) + sum(60 + len(segment) for segment in key[1].path)
 
 
 __all__ = ["Encoding", "Feeds", "Filter", "Reader", "Sink"]

@@ -2,8 +2,8 @@
 
 They are changes of their own, but share what can be shared: the time, the beginning of the record
 where action and user are the same, and the committer's lock, so they are synced together. Each is
-checked against what those before it made. One scalar of an object, which most of them are, is changed
-without ceremony; the general way does the same. Nothing here awaits.
+checked against what those before it made, and may have an idempotency key. One scalar of an object,
+which most of them are, is changed without ceremony; the general way does the same. Nothing here awaits.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kantad.engine.making import make
 from kantad.engine.pending import Applied, Batch
-from kantad.engine.proposal import Outcome, one_member, written
+from kantad.engine.proposal import Outcome, identity_of_patch, one_member, written
+from kantad.engine.requests import Seen, Window, check_key
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import SET
@@ -24,20 +25,21 @@ Admit = Callable[[str, str | None], None]
 
 
 class Write(Protocol):
-    """A patch, the pointer to where it applies, an action and a user."""
+    """A patch, the pointer to where it applies, an action and a user, and perhaps an idempotency key."""
 
     path: str
     diff: Any
     a: str
     u: str | None
+    key: str | None
 
 
 def write_all(engine: "Engine", writes: Sequence[Write], admit: Admit) -> tuple[Batch | None, list[Result]]:
     """Apply patches, each at its path, and put them in line for the disk.
 
-    Returns for each the change, an `Outcome` where it alters nothing, or the `Problem` why it was refused;
-    and the batch that all changes are in. `admit` raises the `Problem` of an action or user that is none.
-    Only where the policy is not `applied`. Raises `Problem` where none is taken.
+    Returns for each the change, an `Outcome` where it alters nothing or repeats a request, or the `Problem` why it
+    was refused; and the batch that all changes are in. `admit` raises the `Problem` of an action or user that is
+    none. Only where the policy is not `applied`. Raises `Problem` where none is taken.
     """
     if engine.stopping:
         raise Problem("shutting_down", "the server is shutting down", retry_after=1)
@@ -56,50 +58,59 @@ def write_all(engine: "Engine", writes: Sequence[Write], admit: Admit) -> tuple[
 
 
 def _write_each(
-    engine: "Engine",
-    writes: Sequence[Write],
-    admit: Admit,
-    micros: int,
-    results: list[Result],
-    changes: list[Applied],
+    engine: "Engine", writes: Sequence[Write], admit: Admit, micros: int, results: list[Result], changes: list[Applied]
 ) -> None:
     """One after the other, into `results` and `changes`; with the committer's lock."""
     codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
-    encode, finished, watched = codec.encode, codec.finished, engine.interest.paths > 0
+    encode, finished, watched, window = codec.encode, codec.finished, engine.interest.paths > 0, engine.window
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
-    before, behind = (engine.micros, engine.m), (micros, engine.m)
-    action, user, first = "", None, -1
+    action, user, first, q, before, behind = "", None, -1, "", (engine.micros, engine.m), (micros, engine.m)
     for write in writes:
-        patch = write.diff
+        patch, key = write.diff, write.key
         try:
             if write.a != action or write.u != user or group != first:
                 admit(write.a, write.u)
                 action, user, first = write.a, write.u, group
-                ends = opening, closing = codec.ends(micros, action, engine.v, user, b=group)
+                unkeyed = codec.ends(micros, action, engine.v, user, b=group)
+            ends = opening, closing = unkeyed
             place = path, opened, closed = place_of(write.path)
+            if key is not None:
+                check_key(key, "key")
+                q, seen = window.find(key, identity_of_patch(path, patch, action, user))
+                if seen is not None:
+                    results.append(Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True))
+                    continue
+                ends = opening, closing = codec.keyed(opening, key, q), closing
             member = None if watched else one_member(root, path, patch)
             if member is None:
                 under, patch = written(root, path, patch, False, engine.max_depth, engine.foreign)
             else:
-                target, key, old = member
-                value = patch[key]
-                if type(old) is type(value) and old == value:
-                    patch = SAME
+                target, name, old, value = member
+                patch = SAME if old == value and type(old) is type(value) else patch
         except Problem as problem:
             results.append(problem)
             continue
         if patch is SAME:
-            results.append(Outcome(rev, chain, before[0], False))
+            results.append(_unchanged(window, key, Seen(q, rev, chain, before[0], False)))
             continue
+        rev += 1
         if member is None:
-            change = make(engine, ends, place, under, patch, rev + 1, chain, before)
+            change = make(engine, ends, place, under, patch, rev, chain, before)
+            chain = change.chain
         else:
             payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
-            change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
-            undo.entries.append((SET, target, key, old, None))
-            target[key] = value
-        rev, chain = change.rev, change.chain
-        group = group or rev
+            change = Applied(rev, chain, payload, path, patch, undo, len(undo.entries), before)
+            undo.entries.append((SET, target, name, old, None))
+            target[name] = value
+        group, before = group or rev, behind
         changes.append(change)
         results.append(change)
-        before = behind
+        if key is not None:
+            window.add(key, Seen(q, rev, chain, micros, True))
+
+
+def _unchanged(window: Window, key: str | None, seen: Seen) -> Outcome:
+    """The outcome of a write that changes nothing, remembered if it has a key."""
+    if key is not None:
+        window.add_unchanged(key, seen)
+    return Outcome(seen.rev, seen.chain, seen.micros, False)

@@ -25,12 +25,13 @@ class Places:
     """The places of a database, whose records are encoded so."""
 
     def __init__(self, codec: Codec) -> None:
-        self.step, self.end = codec.step, codec.end
-        self.known: Recent[str, Place] = Recent(MOST)  # by pointer: the path, and what stands around a patch below it
+        self.encode, self.start, self.colon, self.end = codec.encode, codec.start, codec.colon, codec.end
+        self.known: Recent[str, Place] = Recent(MOST)  # by pointer: the path, and what stands around a last member
 
     def at(self, path: Path) -> Place:
         """The place of a path."""
-        return path, b"".join([self.step(escape(segment)) for segment in path]), self.end * len(path)
+        steps = [self.start + self.encode(escape(segment)) + self.colon for segment in path]
+        return path, b"".join(steps), self.end * len(path)
 
     def of(self, pointer: str) -> Place:
         """The place that a JSON Pointer names; raises `Problem("invalid_path")`."""
@@ -40,7 +41,7 @@ class Places:
             path = parse(pointer)
             if path and len(above) <= LONGEST:
                 _, before, after = self.at(path[:-1])
-                self.known.keep(above, (path[:-1], before, after + self.end))
+                self.known.keep(above, (path[:-1], before + self.start, after + self.end))
             return self.at(path)
         path, before, after = found
-        return (*path, key), before + self.step(key if key[:1] != "$" else escape(key)), after
+        return (*path, key), before + self.encode(escape(key) if "$" in key else key) + self.colon, after

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Literal
 
-from blake3 import blake3
-
-from kantad.values.content import MISSING, check, copied, encode_json, encode_msgpack, equal
+from kantad.values.content import MISSING, check, copied, equal
 from kantad.values.diff import SAME
 from kantad.values.effect import SAFE, assignment, effect, locate, removal, rooted
 from kantad.values.errors import Problem
@@ -91,19 +89,14 @@ class Proposal:
     to: str | int | None = None
     looked: "Looked | None" = None
 
-    def fingerprint(self) -> str:
-        """`q` of the record: 8 hex digits over all that makes two requests the same one."""
+    def identity(self) -> tuple[Any, ...]:
+        """All that makes two requests the same one."""
         conditions = [
             [c.path, None if c.equals is MISSING else [c.equals], c.exists, c.etags, c.not_etags, c.unchanged_since]
             for c in self.conditions
         ]
         body = self.to if self.edit == "revert" else self.body
-        parts = [self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist]
-        try:
-            text = encode_json(parts)
-        except TypeError:  # MessagePack that is no JSON: refused later, unless it is what a condition compares with
-            text = encode_msgpack(parts)
-        return blake3(text).hexdigest(length=4)
+        return self.edit, self.path, body, self.action, self.user, self.m, self.base, conditions, self.must_exist
 
     def touches(self) -> Tree | None:
         """What the request is about, for `base`: what touches it, or something above or below, is a conflict."""
@@ -116,6 +109,11 @@ class Proposal:
                 return tree_of_paths(operation_paths(self.body, self.path))
             case _:
                 return rooted_at(self.path, None)
+
+
+def identity_of_patch(path: Path, patch: Any, action: str, user: str | None) -> tuple[Any, ...]:
+    """The `Proposal.identity` of a patch with an action and a user, and nothing else."""
+    return "patch", path, patch, action, user, None, None, (), False
 
 
 @dataclass(slots=True)
@@ -173,8 +171,8 @@ def _makes_object(patch: Any) -> bool:
     return type(patch) is dict and type(patch.get("$replace", patch)) is dict
 
 
-def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, Any], str, Any] | None:
-    """Where a patch does nothing but assign a scalar to a member that is there: the object, the key, the old value.
+def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, Any], str, Any, Any] | None:
+    """Where a patch does nothing but assign a scalar to a member that is there: the object, key, old and new value.
 
     The commonest write. None where it is anything else, and then nothing is said of it.
     """
@@ -184,15 +182,16 @@ def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, 
     try:
         for segment in path:
             target = target[segment]
-        [(key, value)] = patch.items()
+        (key,) = patch
         old = target[key]
     except (KeyError, TypeError, IndexError):
         return None
-    if type(target) is not dict or type(key) is not str or key[:1] == "$":
+    if type(target) is not dict or type(key) is not str or "$" in key:
         return None
+    value = patch[key]
     kind = type(value)
-    plain = -SAFE < value < SAFE if kind is int else value[:1] != "$" if kind is str else kind in (bool, NoneType)
-    return (target, key, old) if plain else None
+    plain = -SAFE < value < SAFE if kind is int else "$" not in value if kind is str else kind in (bool, NoneType)
+    return (target, key, old, value) if plain else None
 
 
 def written(
@@ -204,9 +203,8 @@ def written(
     """
     found = None if put else one_member(root, path, body)
     if found is not None:
-        target, key, before = found
-        value = body[key]
-        return (None, SAME) if type(before) is type(value) and before == value else (target, body)
+        target, _, before, value = found
+        return (None, SAME) if before == value and type(before) is type(value) else (target, body)
     old: Any = root
     try:
         for segment in path:

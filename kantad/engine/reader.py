@@ -4,12 +4,14 @@ A reader is a cursor, not a queue: nothing is kept for it. What it has not been 
 or in the file, and it is sent on when its sink has room again.
 """
 
-import asyncio
 from collections.abc import Hashable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kantad.engine.filter import Filter
 from kantad.values.errors import Problem
+
+if TYPE_CHECKING:
+    from kantad.engine.portions import Making
 
 
 class Sink(Protocol):
@@ -43,16 +45,19 @@ class Reader:
     """See the module. `position` is the last revision that was dealt with."""
 
     __slots__ = (
+        "asked",
+        "behind",
         "encoding",
         "filter",
         "finished",
-        "freed",
         "left",
+        "making",
         "mark",
         "position",
         "sent_at",
+        "served",
         "sink",
-        "task",
+        "stuck",
         "until",
         "whole",
     )
@@ -74,8 +79,11 @@ class Reader:
         self.mark = b""  # the cursor of the last position in the file
         self.sent_at = 0.0  # on the loop's clock
         self.finished = False
-        self.task: asyncio.Task[None] | None = None  # brings it from the file to the ring
-        self.freed: asyncio.Event = asyncio.Event()
+        # what `convoy` notes of it
+        self.behind = self.stuck = False  # it is brought on; over one change in memory
+        self.asked = False  # it waits to be served
+        self.served = 0  # the turn in which it was sent something
+        self.making: Making | None = None  # what it waits for
 
     @property
     def done(self) -> bool:

@@ -62,16 +62,24 @@ class Codec(Protocol):
         """What stands before and behind the encoded patch in a change's payload, up to its `h`."""
 
     @staticmethod
+    def keyed(opening: bytes, id: str, q: str) -> bytes:
+        """The first of `ends`, which was made without an idempotency key, with one."""
+
+    @staticmethod
     def encode(value: Any, /) -> bytes:
         """A value, or a patch, as it stands in a record."""
 
     @property
-    def end(self) -> bytes:
-        """What stands behind the one member of an encoded patch."""
+    def start(self) -> bytes:
+        """What stands before the one member of an encoded patch."""
 
-    @staticmethod
-    def step(key: str, /) -> bytes:
-        """What stands before the one member of an encoded patch, which has this key."""
+    @property
+    def colon(self) -> bytes:
+        """What stands between its key and its value."""
+
+    @property
+    def end(self) -> bytes:
+        """What stands behind it."""
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """The payload of a change of which these are the parts up to its `h`, and the chain after it."""
@@ -113,10 +121,11 @@ class JsonCodec(Codec):
     foreign = False
     H_LENGTH: Final = 24  # ,"h":"0123456789abcdef"}
     encode = staticmethod(encode_json)
-    end = b"}"
+    start, colon, end = b"{", b":", b"}"
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
+        self._hasher = blake3()  # used again and again: a new one costs a third more, and 2 KB
 
     def ends(
         self,
@@ -136,15 +145,17 @@ class JsonCodec(Codec):
         return f'{start},"diff":'.encode(), b',"b":%d' % b if b else b""
 
     @staticmethod
-    def step(key: str, /) -> bytes:
+    def keyed(opening: bytes, id: str, q: str) -> bytes:
         """See Codec."""
-        return b"{%b:" % encode_json(key)
+        return b'%b,"id":%b,"q":"%b","diff":' % (opening[:-8], encode_json(id), q.encode())
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
-        hashed = b"".join(parts)
-        chain = blake3(chain + hashed).digest(8)
-        return b'%b,"h":"%b"}' % (hashed, hexlify(chain)), chain
+        hashed, hasher = b"".join(parts), self._hasher
+        hasher.reset()
+        hasher.update(chain + hashed)
+        chain = hasher.digest(8)
+        return b"".join((hashed, b',"h":"', hexlify(chain), b'"}')), chain
 
     def snapshot(
         self,
@@ -220,10 +231,11 @@ class MsgpackCodec(Codec):
     foreign = True
     H_LENGTH: Final = 19  # a1 68 b0 and 16 digits
     encode = staticmethod(encode_msgpack)
-    end = b""
+    start, colon, end = b"\x81", b"", b""
 
     def __init__(self) -> None:
         self._decoders: dict[type[Any], Callable[[bytes], Any]] = {}
+        self._hasher = blake3()  # used again and again: a new one costs a third more, and 2 KB
 
     def ends(
         self,
@@ -252,15 +264,18 @@ class MsgpackCodec(Codec):
         return members + encode_msgpack(fields)[1:] + b"\xa4diff", b"\xa1b" + encode_msgpack(b) if b else b""
 
     @staticmethod
-    def step(key: str, /) -> bytes:
+    def keyed(opening: bytes, id: str, q: str) -> bytes:
         """See Codec."""
-        return b"\x81" + encode_msgpack(key)
+        members = encode_msgpack({"id": id, "q": q})[1:]
+        return b"%c%b%b\xa4diff" % (opening[0] + 2, opening[1:-5], members)
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
-        hashed = b"".join(parts)
-        chain = blake3(chain + hashed).digest(8)
-        return b"%b\xa1h\xb0%b" % (hashed, hexlify(chain)), chain
+        hashed, hasher = b"".join(parts), self._hasher
+        hasher.reset()
+        hasher.update(chain + hashed)
+        chain = hasher.digest(8)
+        return b"".join((hashed, b"\xa1h\xb0", hexlify(chain))), chain
 
     def snapshot(
         self,

@@ -70,8 +70,8 @@ def render(
 class Reply:
     """What a handler returns: status, header lines, body.
 
-    `then` is what goes on behind these bytes, if anything: a stream's events, or another protocol.
-    The answer has no length then, and the connection is its until it returns.
+    `then` is what goes on behind these bytes, if anything: a stream's events, a copy, or another protocol.
+    The answer has no length then but what `headers` tell, and the connection is its until it returns.
     """
 
     __slots__ = ("body", "close", "headers", "status", "then")

@@ -16,6 +16,7 @@ from kantad.values.pointer import parse_url
 from kantad.web import operating
 from kantad.web.access import Access
 from kantad.web.answer import SWITCHING, Answer, Reply, fault_reply, json_reply, problem_reply
+from kantad.web.backup import Backups, get_backup
 from kantad.web.connection import Connection
 from kantad.web.faults import Faults
 from kantad.web.handshake import upgrade
@@ -38,6 +39,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "/v1/revert": {"POST": "revert"},
     "/v1/status": {"GET": "status", "HEAD": "status"},
     "/v1/snapshot": {"POST": "snapshot"},
+    "/v1/backup": {"GET": "backup", "HEAD": "backup"},
     "/healthz": {"GET": "healthz", "HEAD": "healthz"},
     "/readyz": {"GET": "readyz", "HEAD": "readyz"},
     "/metrics": {"GET": "metrics", "HEAD": "metrics"},
@@ -74,6 +76,7 @@ class App:
     connections: Callable[[], int] = lambda: 0
     fast_answers: Callable[[], int] = lambda: 0
     faults: Faults = field(default_factory=Faults)
+    backups: Backups = field(default_factory=Backups)
 
     async def handle(self, request: web.BaseRequest) -> Answer:
         """Answer one request; never raises but for cancellation."""
@@ -137,12 +140,14 @@ class App:
         match name:
             case "snapshot":
                 return await operating.snapshot(engine)
+            case "backup":
+                return await get_backup(engine, self.backups, request)
             case "status":
                 return operating.status(engine)
             case "readyz":
                 return operating.readyz(engine)
             case "metrics":
-                return operating.metrics(engine, self.connections(), self.fast_answers())
+                return operating.metrics(engine, self.connections(), self.fast_answers(), self.backups.count)
             case "openapi":
                 return json_reply(document())
             case _:

@@ -56,7 +56,9 @@ class Patience(NamedTuple):
 
 
 class Carried(Protocol):
-    """What a connection carries instead of requests: a stream, or a WebSocket."""
+    """What a connection carries instead of requests: a stream, a backup, or a WebSocket."""
+
+    ends: bool  # by itself, and a client that sends no more still gets it all
 
     def resumed(self) -> None:
         """The client took what was sent."""
@@ -188,7 +190,7 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's takes one
         """The client sends no more: it still gets the answer that it waits for, and is then closed."""
         whole = self.handed and not self.missing and not self.cut  # as far as can be told
-        waits = self.waiting or (whole and self.carried is None and self.upgraded is None)
+        waits = self.waiting or (whole and self.upgraded is None and (self.carried is None or self.carried.ends))
         if not waits or self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
             return False
         self.ending = True

@@ -64,7 +64,7 @@ async def snapshot(engine: Engine) -> Reply:
     return json_reply({"rev": visible.rev, "cursor": visible.cursor, "bytes": size})
 
 
-def metrics(engine: Engine, connections: int, fast_answers: int) -> Reply:
+def metrics(engine: Engine, connections: int, fast_answers: int, backups: int) -> Reply:
     """`GET /metrics`: Prometheus text."""
     figures = [
         ("kantad_revision", "gauge", "The visible revision.", engine.visible.rev),
@@ -75,6 +75,7 @@ def metrics(engine: Engine, connections: int, fast_answers: int) -> Reply:
         ("kantad_idempotency_keys", "gauge", "Keys in the idempotency window.", len(engine.window.changes)),
         ("kantad_subscribers", "gauge", "Streams and subscriptions that are open.", len(engine.feeds.readers)),
         ("kantad_connections", "gauge", "Open connections.", connections),
+        ("kantad_backups", "gauge", "Backups that are being sent.", backups),
         ("kantad_fast_answers_total", "counter", "Requests answered by the fast path.", fast_answers),
         ("kantad_writable", "gauge", "1 where the last write had room.", int(engine.trouble is None)),
     ]

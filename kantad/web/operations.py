@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
+from kantad.engine.pending import Batch
 from kantad.engine.preconditions import look_back, looks_back
-from kantad.engine.proposal import Outcome, Proposal
+from kantad.engine.proposal import Outcome, Proposal, identity_of_patch
 from kantad.engine.visible import Visible
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
@@ -85,10 +86,10 @@ class Operations:
         """Handle the one request of a message; False, with nothing done, where it is not a plain one."""
         session, engine = self.session, self.engine
         if type(request) is Plain or type(request) is Transact:
-            if not self._is_plain(request) or request.u is not None:
+            if not self._is_plain(request) or request.u is not None or engine.window.peek(request.key) is not None:
                 return False
             try:
-                batch = engine.write(engine.places.of(request.path), request.diff, "patch", label(request.a, "a"))
+                batch = self.write_one(request)
             except Problem as problem:
                 if problem.shows_state:
                     return False  # once more, with its answer in line
@@ -97,7 +98,7 @@ class Operations:
             if batch is None:
                 return False
             change = batch.changes[-1]
-            pieces = session.tongue.written([request.id], [change], time_text(engine.micros))
+            pieces = session.tongue.written([request], [change], time_text(engine.micros))
             batch.answers.append((session, session.tongue.message(pieces)))
             session.under_way += 1
             return True
@@ -178,12 +179,11 @@ class Operations:
     # -- writing
 
     def _is_plain(self, asked: Plain | Transact) -> bool:
-        """Whether a proposal is a patch, with an action and a user, and nothing else."""
+        """Whether a proposal is a patch, with an action and a user and perhaps a key, and nothing else."""
         if self.engine.policy != "durable":
             return False
         return isinstance(asked, Plain) or (
             asked.base is None
-            and asked.key is None
             and asked.ack is None
             and not asked.conditions
             and asked.m is None
@@ -191,24 +191,37 @@ class Operations:
             and not asked.dry_run
         )
 
+    def write_one(self, asked: Plain | Transact) -> Batch | None:
+        """A plain proposal without a user, and with no key that is known: see `Engine.write`."""
+        key = idempotency_key(asked.key, "key")
+        place, action, q = self.engine.places.of(asked.path), label(asked.a, "a"), ""
+        if key is not None:
+            q, _ = self.engine.window.find(key, identity_of_patch(place[0], asked.diff, action, None))
+        return self.engine.write(place, asked.diff, "patch", action, key, q)
+
     def write_all(self, lane: list[Plain | Transact]) -> None:
-        """Plain proposals: their answers wait for the batch that the last of them is in, or for what they know of."""
+        """Plain proposals: their answers wait for the batch that the last of them is in, or for what they know of.
+
+        A keyed one that changed nothing, or is a repeat, never waits for more than that: it stands if the batch fails.
+        """
         engine, session = self.engine, self.session
-        asked_for = [asked.id for asked in lane]
         try:
             batch, results = write_all(engine, lane, _admit)
         except Problem as problem:
             members = problem_members(problem)
-            for id in asked_for:
-                session.answer(id, members)
+            for asked in lane:
+                session.answer(asked.id, members)
             return
         if batch is not None:
-            session.written(batch, session.tongue.written(asked_for, results, time_text(engine.micros)))
-        for id, result in zip(asked_for, results, strict=True):
+            pieces = session.tongue.written(lane, results, time_text(engine.micros))
+            session.written(batch, pieces)
+            if len(pieces) == len(lane):
+                return
+        for asked, result in zip(lane, results, strict=True):
             if type(result) is Problem:
-                self._refuse(id, result)
-            elif type(result) is Outcome and batch is None:
-                session.proposed(None, result.rev, id, encode_json(outcome_body(result))[1:])
+                self._refuse(asked.id, result)
+            elif type(result) is Outcome and (batch is None or asked.key is not None):
+                session.proposed(None, result.rev, asked.id, encode_json(outcome_body(result))[1:])
 
     def transact(self, asked: Transact) -> bool:
         """Propose a change; the answer waits for its acknowledgement. False where it must look back first."""

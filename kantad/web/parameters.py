@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from kantad.engine.proposal import ACKS, Ack
+from kantad.engine.requests import check_key
 from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import percent_decoded
@@ -12,7 +13,6 @@ from kantad.web.misfit import unknown_name
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}").fullmatch
 LABEL = 256  # characters of an action or a user
-KEY = 128
 
 
 def parse_query(query: str, known: tuple[str, ...]) -> dict[str, str]:
@@ -83,10 +83,6 @@ def count(text: str | None, name: str, default: int, most: int) -> int:
 
 def idempotency_key(text: str | None, name: str = "Idempotency-Key") -> str | None:
     """1 to 128 printable ASCII characters, given under this name."""
-    if text is not None and not (1 <= len(text) <= KEY and text.isascii() and text.isprintable()):
-        raise Problem(
-            "invalid_parameter",
-            f"an idempotency key is 1 to {KEY} printable ASCII characters",
-            parameter=name,
-        )
+    if text is not None:
+        check_key(text, name)
     return text

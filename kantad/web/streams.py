@@ -68,6 +68,8 @@ class Text:
 class Stream:
     """A connection that carries a feed. `over` is done when it does no more."""
 
+    ends = False
+
     def __init__(self, engine: Engine, connection: Connection, text: Text) -> None:
         self.engine, self.connection, self.text = engine, connection, text
         self.reader: Reader | None = None

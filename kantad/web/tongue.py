@@ -5,7 +5,8 @@ several. Requests are typed structs, told apart by `op`, decoded once; what does
 whole is looked at one by one, so that each request is answered for itself.
 """
 
-from collections.abc import Callable, Hashable
+from binascii import hexlify
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -67,7 +68,7 @@ class Transact(
     want: Literal["diff"] | None = None
 
 
-class Plain(msgspec.Struct, tag_field="op", tag="transact", forbid_unknown_fields=True):
+class Plain(msgspec.Struct, gc=False, tag_field="op", tag="transact", forbid_unknown_fields=True):
     """A `transact` of the commonest kind: less to fill in, and nothing to look up."""
 
     id: Id
@@ -75,10 +76,11 @@ class Plain(msgspec.Struct, tag_field="op", tag="transact", forbid_unknown_field
     a: str = "transact"
     u: str | None = None
     path: str = ""
+    key: str | None = None
 
     def whole(self) -> Transact:
         """The same."""
-        return Transact(self.id, self.diff, self.a, self.u, self.path)
+        return Transact(self.id, self.diff, self.a, self.u, self.path, None, self.key)
 
 
 class Subscribe(Asked, tag_field="op", tag="subscribe", forbid_unknown_fields=True, kw_only=True):
@@ -162,8 +164,8 @@ class Tongue(Protocol):
     def answer(self, id: Id | None, members: bytes) -> Any:
         """An answer with these members, JSON text without the opening brace."""
 
-    def written(self, ids: list[Id], results: list[Result], ts: str) -> list[Any]:
-        """The answers of those plain writes that were not refused; `ts` is that of the changes."""
+    def written(self, writes: Sequence[Plain | Transact], results: list[Result], ts: str) -> list[Any]:
+        """The answers of plain writes that changed something, at `ts`, or nothing and have no key."""
 
     def id_of(self, piece: Any) -> Id:
         """The request that a piece answers."""
@@ -213,15 +215,15 @@ class JsonTongue:
         mark = b"%d" % id if type(id) is int else encode_json(id)
         return b'{"id":%b,%b' % (mark, members) if members != b"}" else b'{"id":%b}' % mark
 
-    def written(self, ids: list[Id], results: list[Result], ts: str) -> list[bytes]:
+    def written(self, writes: Sequence[Plain | Transact], results: list[Result], ts: str) -> list[bytes]:
         """See `Tongue`."""
-        found, end = [], f'","ts":"{ts}","changed":true}}'
-        for id, result in zip(ids, results, strict=True):
+        found, end = [], b'","ts":"%b","changed":true}' % ts.encode()
+        for asked, result in zip(writes, results, strict=True):
+            id = asked.id
             if type(result) is Applied:
-                mark: Any = id if type(id) is int else encode_json(id).decode()
-                rev = result.rev
-                found.append(f'{{"id":{mark},"rev":{rev},"cursor":"{rev}-{result.chain.hex()}{end}'.encode())
-            elif type(result) is Outcome:
+                mark, rev = b"%d" % id if type(id) is int else encode_json(id), result.rev
+                found.append(b'{"id":%b,"rev":%d,"cursor":"%d-%b%b' % (mark, rev, rev, hexlify(result.chain), end))
+            elif type(result) is Outcome and asked.key is None:
                 found.append(self.answer(id, encode_json(outcome_body(result))[1:]))
         return found
 
@@ -256,15 +258,16 @@ class MsgpackTongue:
         """See `Tongue`."""
         return {"id": id, **decode_json(b"{" + members)}
 
-    def written(self, ids: list[Id], results: list[Result], ts: str) -> list[Any]:
+    def written(self, writes: Sequence[Plain | Transact], results: list[Result], ts: str) -> list[Any]:
         """See `Tongue`."""
-        return [
-            {"id": id, **outcome_body(result)}
-            if type(result) is Outcome
-            else {"id": id, "rev": result.rev, "cursor": cursor(result.rev, result.chain), "ts": ts, "changed": True}
-            for id, result in zip(ids, results, strict=True)
-            if not isinstance(result, Problem)
-        ]
+        found: list[Any] = []
+        for asked, result in zip(writes, results, strict=True):
+            if type(result) is Applied:
+                rev, mark = result.rev, cursor(result.rev, result.chain)
+                found.append({"id": asked.id, "rev": rev, "cursor": mark, "ts": ts, "changed": True})
+            elif type(result) is Outcome and asked.key is None:
+                found.append({"id": asked.id, **outcome_body(result)})
+        return found
 
     def id_of(self, piece: Any) -> Id:
         """See `Tongue`."""

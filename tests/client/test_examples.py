@@ -56,7 +56,7 @@ async def test_the_examples_give_what_they_say(serving: Serving, capsys: pytest.
     exec(compile(program.replace("asyncio.run(main())", ""), "program", "exec"), names)
     async with KantaClient(f"http://127.0.0.1:{serving.port}") as db:
         names["db"] = db
-        assert sum([await run(example, names) for example in _EXAMPLE.findall(PAGE)]) > 20
+        assert sum([await run(example, names) for example in _EXAMPLE.findall(PAGE)]) >= 18
     assert "configured anew by admin" in capsys.readouterr().out
 
 

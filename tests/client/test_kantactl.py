@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kanta_client import KantaClient, SyncKantaClient
+from kanta_client import SyncKantaClient
 from kanta_client.testing import serve
 
 TIMEOUT = 30
@@ -358,7 +358,6 @@ def test_completion_imports_neither_the_client_nor_aiohttp(kantactl: Kantactl) -
     assert not {"kanta_client", "aiohttp", "asyncio"} & set(done.stdout.split())
 
 
-@pytest.mark.skipif(not hasattr(KantaClient, "backup"), reason="the client has no backup yet")
 def test_a_backup_is_written_and_never_over_a_file(kantactl: Kantactl, db: SyncKantaClient, tmp_path: Path) -> None:
     db.set("/n", 1)
     told = kantactl.json("backup", "copy.kantadb")

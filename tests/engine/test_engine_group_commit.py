@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from kantad.engine.engine import Engine
-from kantad.values.content import MISSING, etag
+from kantad.values.content import MISSING
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from tests.engine.engine_kit import (
     Database,
     condition,

@@ -171,8 +171,8 @@ def test_the_window_keeps_ten_thousand_however_old() -> None:
         window.add(f"k{rev}", seen(rev, rev * DAY))
     window.trim()
     assert len(window.changes) == 10_000
-    assert window.find("k4", "q") is None
-    assert window.find("k5", "q") is not None
+    assert window.peek("k4") is None
+    assert window.peek("k5") is not None
 
 
 def test_the_window_keeps_a_day_beyond_ten_thousand_up_to_a_hundred_thousand() -> None:
@@ -188,7 +188,18 @@ def test_the_window_keeps_a_day_beyond_ten_thousand_up_to_a_hundred_thousand() -
         window.add(f"m{rev}", seen(40_000 + rev, 30_000 + DAY))
     window.trim()
     assert len(window.changes) == 100_000
-    assert window.find("m9", "q") is None
+    assert window.peek("m9") is None
+
+
+def test_the_window_keeps_ten_thousand_requests_that_changed_nothing() -> None:
+    window = Window()
+    for number in range(10_005):
+        window.add_unchanged(f"k{number}", seen(number // 5, 0, False))
+    window.forget_after(1999)
+    window.add_unchanged("later", seen(2000, 0, False))
+    assert len(window.unchanged) == 9_996
+    assert window.peek("k4") is None
+    assert window.peek("later") is not None
 
 
 async def test_the_window_is_the_same_after_a_start(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

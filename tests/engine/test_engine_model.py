@@ -17,8 +17,9 @@ import pytest
 
 from kantad.engine.engine import Engine, open_engine, settling
 from kantad.engine.proposal import Condition, Outcome, Proposal
-from kantad.values.content import MISSING, decode_json, encode_json, etag
+from kantad.values.content import MISSING, decode_json, encode_json
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from kantad.values.pointer import format, lookup, parse
 from tests.engine.engine_kit import TIMEOUT, Database, seen
 

@@ -13,8 +13,9 @@ from kantad.engine import former as former_module
 from kantad.engine.engine import Engine
 from kantad.engine.former import Earlier, Former, Remembered
 from kantad.engine.retracer import Retracer
-from kantad.values.content import MISSING, decode_json, etag, same
+from kantad.values.content import MISSING, decode_json, same
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from kantad.values.pointer import lookup, parse
 from kantad.values.record import cursor
 from kantad.values.view import VALUE, View

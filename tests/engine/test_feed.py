@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kantad.engine import feed, shadow
+from kantad.engine import portions, shadow
 from kantad.engine.filter import Filter
 from kantad.engine.proposal import Proposal
 from kantad.engine.reader import Reader
@@ -277,7 +277,7 @@ async def test_a_removed_reader_gets_nothing_more(database: Database) -> None:
 async def test_what_was_made_of_blocks_is_bounded_also_where_nothing_was(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "KEPT_BYTES", 20_000)
+    monkeypatch.setattr(portions, "KEPT_BYTES", 20_000)
     engine = database.open(ring_bytes=TINY)
     for number in range(300):
         put(engine, "/a", "x" * 1000 + str(number))

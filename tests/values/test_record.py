@@ -110,6 +110,14 @@ def test_a_record_is_read_back(diff: dict[str, Any]) -> None:
         assert chain == chain_after(CHAIN_START, codec.hashed(payload))
 
 
+@pytest.mark.parametrize("more", [{}, {"v": 5, "u": "älice", "m": T + 1}])
+@pytest.mark.parametrize("id", ["k", 'quoted "\\', "x" * 128])
+def test_a_key_put_in_later_makes_the_same_record(more: dict[str, Any], id: str) -> None:
+    for codec in CODECS:
+        opening, closing = codec.ends(T, "a", **more, b=7)
+        assert (codec.keyed(opening, id, "0badcafe"), closing) == codec.ends(T, "a", **more, id=id, q="0badcafe", b=7)
+
+
 def test_a_record_without_a_chain_enters_it_whole() -> None:
     line = b'{"ts":"x","a":"b","diff":{"h":"0123456789abcdef"}'
     assert JsonCodec().hashed(line + b"}") == line + b"}"

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from kantad.values.content import MISSING, decode_json, encode_json, encode_msgpack, etag
+from kantad.values.content import MISSING, decode_json, encode_json, encode_msgpack
 from kantad.values.errors import Problem
+from kantad.values.etag import etag
 from kantad.values.view import BARE, VALUE, Shown, View, key_page, show
 from tests.values.documents import documents
 

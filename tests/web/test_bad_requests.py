@@ -121,6 +121,7 @@ async def test_a_malformed_request_is_refused(
         ("/v1/transaction", "POST"),
         ("/v1/status", "GET, HEAD"),
         ("/v1/snapshot", "POST"),
+        ("/v1/backup", "GET, HEAD"),
         ("/healthz", "GET, HEAD"),
         ("/readyz", "GET, HEAD"),
         ("/metrics", "GET, HEAD"),

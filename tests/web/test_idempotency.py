@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from tests.serving import Serving, request
+from tests.web.ws_kit import Peer
 
 KEY = "Idempotency-Key: order-7"
 
@@ -168,3 +169,92 @@ async def test_a_post_below_a_foreign_key_is_known_after_a_restart(unstarted: Se
     await unstarted.restart()
     again = await unstarted.ask("POST", "/v1/data/o/5", 1, KEY)
     assert (again.status, again.headers["location"]) == (201, first.headers["location"])
+
+
+def keyed(id: int, value: int, key: str, **more: Any) -> dict[str, Any]:
+    return {"id": id, "op": "transact", "path": "/x", "diff": {"v": value}, "key": key, **more}
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("single", [False, True], ids=["arrays", "singles"])
+@pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
+async def test_repeats_over_a_websocket_get_the_first_answers(
+    serving: Serving, msgpack: bool, single: bool, restart: bool
+) -> None:
+    async def sent(*requests: dict[str, Any]) -> list[dict[str, Any]]:
+        if single:
+            for each in requests:
+                peer.send(each, single=True)
+        else:
+            peer.send(*requests)
+        return [await peer.answer(each["id"]) for each in requests]
+
+    await serving.put("/x", {"v": 0})
+    peer = await Peer.open(serving, msgpack=msgpack)
+    asked = [keyed(number, number, f"k{number}") for number in range(1, 20)]
+    asked[7]["u"] = "alice"
+    firsts = await sent(*asked)
+    assert [each["rev"] for each in firsts] == list(range(2, 21))
+    if restart:
+        await serving.restart()
+        peer = await Peer.open(serving, msgpack=msgpack)
+    before = serving.mark()
+    other = keyed(20, 1, "k5")
+    *agains, refused = await sent(*asked, other)
+    assert agains == [{**first, "replayed": True} for first in firsts]
+    assert refused["error"]["code"] == "key_reused"
+    assert serving.mark() == before
+    mixed = await sent(asked[3], {"id": 50, "op": "get"}, keyed(51, 99, "new"), asked[4])
+    assert [each["rev"] for each in mixed] == [5, 20, 21, 6]
+
+
+async def test_a_key_over_http_and_over_a_websocket_is_the_same_request(serving: Serving) -> None:
+    peer = await Peer.open(serving)
+    await serving.put("/x", {"v": 0})
+    over_http = await serving.transact(path="/x", diff={"v": 1}, a="act", u="alice", id="one")
+    over_websocket = await peer.ask("transact", path="/x", diff={"v": 2}, a="act", u="alice", key="two")
+    peer.send(keyed(10, 1, "one", a="act", u="alice"), keyed(11, 1, "one", a="act"), keyed(12, 3, "three"))
+    assert await peer.answer(10) == {**over_http.json, "id": 10, "replayed": True}
+    assert (await peer.answer(11))["error"]["code"] == "key_reused"
+    assert (await peer.answer(12))["rev"] == 4
+    again = await serving.transact(path="/x", diff={"v": 2}, a="act", u="alice", id="two")
+    assert {**again.json, "id": over_websocket["id"]} == {**over_websocket, "replayed": True}
+
+
+async def test_a_repeat_stands_where_the_writes_of_its_message_find_no_room(serving: Serving) -> None:
+    peer = await Peer.open(serving)
+    await serving.put("/x", {"v": 0})
+    first = await peer.ask("transact", path="/x", diff={"v": 1}, key="k")
+    same = await peer.ask("transact", path="/x", diff={"v": 1}, key="same")
+    serving.disk.room = 0
+    repeat, unchanged = keyed(10, 1, "k"), keyed(11, 1, "same")
+    peer.send(repeat, unchanged, keyed(12, 2, "new"), {**keyed(13, 2, "new")}, keyed(14, 2, "other"))
+    assert await peer.answer(10) == {**first, "id": 10, "replayed": True}
+    assert await peer.answer(11) == {**same, "id": 11, "replayed": True}
+    for id in (12, 13, 14):
+        assert (await peer.answer(id))["error"]["code"] == "storage_full", id
+    serving.disk.room = None
+    answer = await peer.ask("transact", path="/x", diff={"v": 2}, key="new")
+    assert (answer["rev"], "replayed" in answer) == (first["rev"] + 1, False)
+
+
+async def test_a_repeat_waits_for_the_first_to_be_on_disk(serving: Serving) -> None:
+    peer = await Peer.open(serving)
+    serving.disk.hold()
+    peer.send(keyed(1, 1, "k"), keyed(2, 1, "k"))
+    peer.send(keyed(3, 1, "k"), single=True)
+    assert (await peer.ask("ping"))["rev"] == 0
+    assert not peer.answers
+    serving.disk.release()
+    assert [(await peer.answer(id))["rev"] for id in (1, 2, 3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "\xfc", "a\tb"])
+@pytest.mark.parametrize("single", [False, True])
+async def test_a_key_that_is_none_is_refused_in_a_message_of_plain_writes(
+    serving: Serving, key: str, single: bool
+) -> None:
+    peer = await Peer.open(serving)
+    peer.send(keyed(1, 1, key), *([] if single else [keyed(2, 1, "k")]), single=single)
+    assert (await peer.answer(1))["error"]["parameter"] == "key"
+    assert single or (await peer.answer(2))["rev"] == 1

@@ -270,6 +270,6 @@ async def test_parameters_of_keys_are_checked(serving: Serving, query: str) -> N
 
 async def test_a_tag_made_in_another_process_is_the_same(serving: Serving) -> None:
     await serving.put("/x", {"k": [1, "ü", 2.5]})
-    code = "from kantad.values.content import etag; print(etag({'k': [1, 'ü', 2.5]}))"
+    code = "from kantad.values.etag import etag; print(etag({'k': [1, 'ü', 2.5]}))"
     made = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True)
     assert (await serving.ask("GET", "/v1/data/x")).etag == f'"{made.stdout.strip()}"'

@@ -210,3 +210,30 @@ async def test_subscriptions_that_read_the_file_fill_their_connection_once_betwe
         event = await peer.event()
         last[event["sub"]] += 1
         assert event["rev"] == last[event["sub"]]
+
+
+async def test_subscriptions_of_one_connection_go_on_side_by_side_wherever_in_the_file_they_are(
+    unstarted: Serving,
+) -> None:
+    await unstarted.start(ring_bytes=1000)
+    for number in range(100):
+        await unstarted.put("/large", f"{number}" + "x" * 30_000)
+    peer = await deaf(unstarted)
+    peer.send({"id": "behind", "op": "subscribe", "since": 0}, {"id": "ahead", "op": "subscribe", "since": 70})
+    subscriptions = None
+
+    def both_wait() -> bool:
+        nonlocal subscriptions
+        readers = unstarted.engine.feeds.readers
+        subscriptions = next(iter(readers)).sink.subscriptions if readers else None  # type: ignore[attr-defined]
+        return subscriptions is not None and len(subscriptions.line) == 2
+
+    await eventually(both_wait)
+    hear(peer)
+    last = {"behind": 0, "ahead": 70}
+    while last["ahead"] < 100:
+        event = await peer.event()
+        last[event["sub"]] = event["rev"]
+    assert 10 <= last["behind"] <= 90
+    while last["behind"] < 100:
+        last["behind"] = (await peer.event())["rev"]

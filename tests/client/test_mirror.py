@@ -1,0 +1,171 @@
+"""Mirrors over scripted sockets: filled, followed, waited for, and dead where they cannot go on."""
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from kanta_client.errors import KantaError, Overrun, Unreachable
+from kanta_client.link import Lost
+
+from tests.client.feeds import change, follow, mirror, subs
+from tests.client.sockets import FakeSocket, Line
+
+
+async def test_the_state_tells_of_catching_up() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        await line.until(lambda: copy.live)
+        assert line.states == ["catching up", "connected"]
+        line.rev = 10
+        log.subs.clear()
+        line.sockets[0].lose()
+        await copy.at_least(10)
+        await line.until(lambda: copy.live)
+        assert line.states == ["catching up", "connected", "stale", "catching up", "connected"]
+    await channel.close()
+
+
+async def test_a_mirror_is_filled_follows_and_tells() -> None:
+    log, line, channel = await follow()
+    line.rev = 4
+    told: list[Any] = []
+    async with mirror(channel) as copy:
+        assert (copy.value, copy.rev, copy.cursor) == ({"n": 4}, 4, "4-c")
+        same = copy.value
+        forget = copy.on_change(lambda change: told.append((change.rev, copy["n"])))
+        iteration = aiter(copy)
+        log.more(line, 2)
+        await copy.at_least(6)
+        assert same is copy.value  # in place
+        forget()
+        log.more(line)
+        await copy.at_least(7)
+        assert told == [(5, 5), (6, 6)]
+        assert [(await anext(iteration)).rev for _ in range(3)] == [5, 6, 7]
+    assert copy.value == {"n": 7}
+    assert [change async for change in copy] == []
+    await channel.close()
+
+
+async def test_a_mirror_that_is_reset_says_so() -> None:
+    log, line, channel = await follow()
+    kinds: list[str] = []
+    async with mirror(channel) as copy:
+        copy.on_change(lambda change: kinds.append(change.kind))
+        log.whole_again, line.rev = True, 50
+        line.sockets[0].lose()
+        await copy.at_least(50)
+        assert (kinds, copy.value) == (["reset"], {"n": 50})
+    await channel.close()
+
+
+async def test_what_a_callback_raises_is_logged_and_the_others_are_called(caplog: pytest.LogCaptureFixture) -> None:
+    log, line, channel = await follow()
+    told: list[int] = []
+
+    def raising(change: Any) -> None:
+        raise RuntimeError("of a callback")
+
+    async with mirror(channel) as copy:
+        copy.on_change(raising)
+        copy.on_change(lambda change: told.append(change.rev))
+        log.more(line)
+        await copy.at_least(1)
+        assert told == [1]
+    assert "of a callback" in caplog.text
+    await channel.close()
+
+
+async def test_a_mirror_that_cannot_take_a_change_is_dead_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        iteration = aiter(copy)
+        [(sub, socket)] = await subs(line, log)
+        socket.say({"sub": sub, **change(1, diff={"n": {"$insert": [[9, 9]]}})})
+        with pytest.raises(KantaError, match="revision 1"):
+            await copy.at_least(2)
+        with pytest.raises(KantaError, match="revision 1"):
+            _ = copy.value
+        with pytest.raises(KantaError, match="revision 1"):
+            await anext(iteration)
+    assert not channel.followers
+    assert line.dialled == 1
+    await channel.close()
+
+
+async def test_a_revision_elsewhere_is_waited_for_by_asking_also_over_a_lost_connection() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        log.subs.clear()  # nothing is told any more
+
+        def quiet(socket: FakeSocket, request: dict[str, Any]) -> None:
+            if request["op"] == "changes":
+                if socket is line.sockets[0]:
+                    socket.lose()
+                else:
+                    socket.say({"id": request["id"], "rev": line.rev, "changes": []})
+            elif request["op"] == "subscribe":
+                socket.say({"id": request["id"], "sub": request["id"], "rev": 0, "cursor": "0-c"})
+            else:
+                socket.answer(request)
+
+        line.script = [quiet]
+        line.sockets[0].answering = quiet
+        line.rev = 9
+        await copy.at_least(9, 4.0)
+        assert copy.rev == 9
+    await channel.close()
+
+
+async def test_a_revision_that_never_comes_is_waited_for_so_long_and_no_longer() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        with pytest.raises(Unreachable):
+            await copy.at_least(5, 0.3)
+        task = asyncio.create_task(copy.at_least(6))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        log.more(line)
+        await copy.at_least(1)
+    await channel.close()
+
+
+async def test_a_mirror_that_cannot_be_filled_in_time_is_not_followed() -> None:
+    line = Line(Lost("no"))
+    channel = line.channel()
+    channel.patience = type(channel.patience)(answer=0.2)
+    copy = mirror(channel)
+    with pytest.raises(Unreachable):
+        await copy.__aenter__()
+    assert not channel.followers
+    await channel.close()
+
+
+async def test_who_is_too_late_with_a_mirrors_changes_is_told() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        late = aiter(copy)
+        log.more(line, 10_002)
+        await copy.at_least(10_002)
+        with pytest.raises(Overrun):
+            await anext(late)
+        assert copy.value == {"n": 10_002}
+    await channel.close()
+
+
+async def test_who_stops_iterating_over_a_mirror_costs_nothing_more() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        await subs(line, log)
+        log.more(line)
+        iteration = aiter(copy)
+        seen = weakref.ref(iteration)
+        await copy.at_least(1)
+        del iteration
+        gc.collect()
+        assert seen() is None
+    await channel.close()
