@@ -128,9 +128,11 @@ async def snapshot(db: KantaClient, args: Namespace, out: Output) -> None:
 
 async def backup(db: KantaClient, args: Namespace, out: Output) -> None:
     """Write a copy of the database to a file."""
-    if not args.force and os.path.lexists(args.file):  # noqa: ASYNC240
-        raise UsageError(f"{args.file} is there already (--force replaces it)")
-    out.value({"file": args.file, "bytes": await db.backup(args.file, timeout=args.timeout)})
+    try:
+        made = await db.backup(args.file, overwrite=args.force, timeout=args.timeout)
+    except FileExistsError:
+        raise UsageError(f"{args.file} is there already (--force replaces it)") from None
+    out.value({"file": args.file, **msgspec.to_builtins(made)})
 
 
 COMMANDS: Final[dict[str, Callable[[KantaClient, Namespace, Output], Awaitable[None]]]] = {

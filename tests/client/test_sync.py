@@ -12,7 +12,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from kanta_client import Closed, KantaClient, KantaError, NotFound, Refused, SyncKantaClient, Unreachable
+from kanta_client import (
+    Closed,
+    Conflict,
+    KantaClient,
+    KantaError,
+    NestedTransaction,
+    NotFound,
+    Refused,
+    SyncKantaClient,
+    Unreachable,
+)
 from kanta_client.background import background
 from kanta_client.testing import serve
 
@@ -94,6 +104,38 @@ def test_an_update_is_called_in_the_thread_that_waits(db: SyncKantaClient) -> No
     with pytest.raises(ZeroDivisionError):
         db.update("/n", lambda n: n / 0)
     assert db.get("/n") == 1
+
+
+def test_a_transaction_is_committed_or_refused(db: SyncKantaClient) -> None:
+    db.set("/users", {"alice": {"n": 1}})
+    transaction = db.transaction("count", "/users", user="me")
+    with transaction as users:
+        users["alice"]["n"] += 1
+        users["bob"] = {}
+    assert transaction.written is not None
+    assert (transaction.written.rev, db.get("/users")) == (2, {"alice": {"n": 2}, "bob": {}})
+    with pytest.raises(Conflict), db.transaction(path="/users", type=dict[str, dict[str, int]]) as typed:
+        typed["alice"]["n"] += db.set("/users/alice/n", 7).rev
+    with pytest.raises(ZeroDivisionError), db.transaction() as root:
+        root["users"] = 1 / 0
+    with db.transaction(), pytest.raises(NestedTransaction), db.transaction():
+        pass
+    with db.transaction() as root:  # the one before is over
+        root["n"] = root["users"]["alice"]["n"]
+    assert db.get("/n") == 7
+
+
+def test_transactions_of_threads_are_none_within_another(db: SyncKantaClient) -> None:
+    db.set("/n", {str(n): {"count": 0} for n in range(8)})
+
+    def count(n: int) -> None:
+        with db.transaction("count", ("n", str(n))) as draft:
+            time.sleep(0.01)
+            draft["count"] += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(count, range(8))) == [None] * 8
+    assert db.get("/n") == {str(n): {"count": 1} for n in range(8)}
 
 
 def test_the_history_comes_page_by_page_and_may_be_left(db: SyncKantaClient) -> None:

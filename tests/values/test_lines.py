@@ -245,7 +245,7 @@ def test_without_the_value_before_the_same_places_are_told(pair: tuple[Any, Any]
     found = list(announced(patch))
     assert found
     assert all(edit.old is UNKNOWN for edit in found)
-    if type(old) is dict and "$replace" not in patch:
+    if type(old) is type(new) is dict and "$replace" not in patch:
         assert {edit.path[0] for edit in found} == {edit.path[0] for edit in edits(old, patch)}
 
 
