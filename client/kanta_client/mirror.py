@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 from weakref import WeakSet
@@ -39,6 +40,7 @@ class Mirror(Generic[T]):
         self.path, self.keys, self.type = path, keys, type
         self.shape = None if type is None else shape_of(type)
         self.raw: Any = MISSING  # in JSON's types
+        self.lock: AbstractContextManager[Any] = nullcontext()  # held while the value changes, for other threads
         self._typed: Any = None
         self._channel = channel
         self._feed = Feed(channel, Filters(path), self, whole=True)
@@ -197,7 +199,8 @@ class Mirror(Generic[T]):
         if change is not None and kind == "change":
             message.diff = copied(message.diff)  # what is applied becomes part of the value
         try:
-            self._apply(kind, message)
+            with self.lock:
+                self._apply(kind, message)
         except Exception as error:
             logger.exception("the mirror of %r cannot take revision %d", self.path, message.rev)
             self._feed.leave()
