@@ -157,6 +157,20 @@ async def test_who_is_too_late_with_a_mirrors_changes_is_told() -> None:
     await channel.close()
 
 
+async def test_who_is_too_many_bytes_late_with_a_mirrors_changes_is_told() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        late = aiter(copy)
+        [(sub, socket)] = await subs(line, log)
+        for rev in range(1, 10):
+            line.rev = rev
+            socket.say({"sub": sub, **change(rev, diff={"n": "x" * (10 << 20)})})
+        await copy.at_least(9)
+        with pytest.raises(Overrun):
+            await anext(late)
+    await channel.close()
+
+
 async def test_who_stops_iterating_over_a_mirror_costs_nothing_more() -> None:
     log, line, channel = await follow()
     async with mirror(channel) as copy:
