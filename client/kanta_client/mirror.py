@@ -96,7 +96,7 @@ class Mirror(Generic[T]):
 
     @property
     def cursor(self) -> str:
-        """The cursor of `rev`."""
+        """A cursor to go on from: that of `rev`, or of an earlier revision with the same value."""
         return self._feed.cursor
 
     @property
