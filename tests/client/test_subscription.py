@@ -97,7 +97,7 @@ async def test_a_refused_handshake_ends_all_feeds_with_why() -> None:
     await channel.close()
 
 
-async def test_a_feed_that_the_server_cannot_serve_now_is_taken_up_again_once() -> None:
+async def test_a_feed_that_the_server_cannot_serve_now_is_taken_up_again_once(caplog: pytest.LogCaptureFixture) -> None:
     log, line, channel = await follow()
     async with subscription(channel) as changes:
         await subs(line, log)
@@ -110,6 +110,7 @@ async def test_a_feed_that_the_server_cannot_serve_now_is_taken_up_again_once() 
         log.more(line)
         assert (await anext(changes)).rev == 1
         assert len(line.asked("subscribe")) == 3
+    assert "subscribed again" in caplog.text
     await channel.close()
 
 
