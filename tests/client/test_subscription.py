@@ -221,3 +221,16 @@ async def test_the_former_value_is_asked_for_again_by_who_was_cancelled_meanwhil
         second = await anext(changes)
         assert (second.rev, second.value) == (2, {"m": 1, "n": 2})
     await channel.close()
+
+
+async def test_the_values_of_a_subscription_stay_as_they_were_given_out() -> None:
+    log, line, channel = await follow()
+    async with subscription(channel, whole=True) as changes:
+        [(sub, socket)] = await subs(line, log)
+        socket.say({"sub": sub, **change(1, diff={"o": {"a": 1}})})
+        socket.say({"sub": sub, **change(2, diff={"o": {"b": [2]}})})
+        socket.say({"sub": sub, **change(3, diff={"o": {"b": {"$insert": [[1, 3]]}}})})
+        got = [await anext(changes) for _ in range(4)]
+    assert [each.value.get("o") for each in got] == [None, {"a": 1}, {"a": 1, "b": [2]}, {"a": 1, "b": [2, 3]}]
+    assert [each.patch for each in got[1:3]] == [{"o": {"a": 1}}, {"o": {"b": [2]}}]
+    await channel.close()
