@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kantactl.arguments import STATUSES, parser
 
 from kantad.config import COMMANDS, SETTINGS
 from kantad.values.errors import CODES
@@ -23,6 +24,7 @@ from tests.serving import Serving
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 API = (ROOT / "docs" / "api.md").read_text()
+CLIENT = (ROOT / "docs" / "client.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 SET_UP = (
@@ -60,6 +62,18 @@ def test_a_setting_is_documented_as_flag_variable_and_key(name: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_offline_command_is_documented(command: str) -> None:
     assert f"| `kantad {command} FILE` |" in OPERATIONS
+
+
+def test_what_kantactl_takes_and_how_it_ends_is_documented() -> None:
+    page = (ROOT / "docs" / "kantactl.md").read_text()
+    top = parser()
+    for name, command in top.commands.items():
+        assert re.search(rf"^\| `kantactl {name}[` ]", page, re.MULTILINE), name
+        for option in (each for action in command.arguments for each in action.option_strings):
+            assert option in ("-h", "--help", "-r") or f"`{option}" in page or f" {option} " in page, option
+    for line in STATUSES.partition("exit status:\n")[2].splitlines():
+        status, _, meaning = line.strip().partition(" ")
+        assert f"| {status} | {meaning.strip()[:20]}" in page.replace("`", ""), line
 
 
 def test_every_module_has_its_row_in_the_architecture_and_every_row_its_module() -> None:
@@ -167,11 +181,12 @@ def answered(said: str, expected: list[str]) -> str:
 
 
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="needs curl and bash")
-def test_the_quickstart_answers_what_it_shows(run: Callable[..., Running], tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["quickstart.md", "kantactl.md"])
+def test_a_page_of_commands_answers_what_it_shows(page: str, run: Callable[..., Running], tmp_path: Path) -> None:
     server: Running | None = None
     port, settings = 0, ""
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    for kind, block in _BLOCK.findall((ROOT / "docs" / "quickstart.md").read_text()):
+    for kind, block in _BLOCK.findall((ROOT / "docs" / page).read_text()):
         if kind == "server":
             if server is not None:
                 assert server.stop() == 0
@@ -184,7 +199,7 @@ def test_the_quickstart_answers_what_it_shows(run: Callable[..., Running], tmp_p
             done = subprocess.run(
                 ["bash", "-eu", "-c", script],
                 cwd=tmp_path,
-                env={"PATH": path, "no_proxy": "*"},
+                env={"PATH": path, "no_proxy": "*", "KANTA_URL": f"http://127.0.0.1:{port}"},
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -194,6 +209,23 @@ def test_the_quickstart_answers_what_it_shows(run: Callable[..., Running], tmp_p
             expected = [line[5:] for line in block.splitlines() if line.startswith("# => ")]
             missing = answered(done.stdout, expected)
             assert not missing, f"{missing}\nis not in\n{done.stdout}"
+
+
+def test_the_synchronous_example_prints_what_it_shows(kanta_url: str, tmp_path: Path) -> None:
+    [program] = re.findall(r"^```python sync\n(.*?)^```", CLIENT, re.MULTILINE | re.DOTALL)
+    (tmp_path / "program.py").write_text(program.replace("http://127.0.0.1:8700", kanta_url))
+    done = subprocess.run([sys.executable, tmp_path / "program.py"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    shown = [line.partition("  # => ")[2] for line in program.splitlines() if "  # => " in line]
+    assert done.stdout.splitlines() == shown
+
+
+def test_the_example_of_tests_passes(tmp_path: Path) -> None:
+    [tests] = re.findall(r"^```python pytest\n(.*?)^```", CLIENT, re.MULTILINE | re.DOTALL)
+    (tmp_path / "test_service.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:aiohttp", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "2 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("program", _PROGRAM.findall((ROOT / "docs" / "client.md").read_text()))

@@ -12,6 +12,10 @@ from kantad.web.app import ROUTES
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*sorted((ROOT / "kantad").rglob("*.py")), *sorted((ROOT / "client").rglob("*.py"))]
+TESTING = (
+    "kanta_client/testing.py",
+    "kanta_pytest/__init__.py",
+)  # start servers, so they are above all floors of these
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FORBIDDEN = {
     "utils",
@@ -36,6 +40,7 @@ BELOW: dict[str, set[str]] = {
     "web": {"engine", "store", "values", ""},
     "tools": {"store", "values", ""},
     "client": {"values"},
+    "testing": {"client", "web", "engine", "store", "values"},
     "process": {"web", "engine", "store", "values", "tools", "process", ""},
 }
 
@@ -43,7 +48,7 @@ BELOW: dict[str, set[str]] = {
 def floor(path: Path) -> str:
     parts = path.relative_to(ROOT).parts
     if parts[0] == "client":
-        return "client"
+        return "testing" if "/".join(parts[1:]) in TESTING else "client"
     return parts[1] if len(parts) > 2 else "process"
 
 
@@ -67,7 +72,7 @@ def target(module: str, name: str) -> str:
     """The floor of an imported module; `""` is what any may use: the version, and the escaping of what is printed."""
     parts = module.split(".")
     if parts[0] == "kanta_client":
-        return "client"
+        return "testing" if "testing" in (*parts[1:], name) else "client"
     if len(parts) == 1:
         is_module = (ROOT / "kantad" / name).is_dir() or (ROOT / "kantad" / f"{name}.py").is_file()
         return target(f"kantad.{name}", "") if name and is_module else ""

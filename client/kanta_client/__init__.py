@@ -30,6 +30,8 @@ from kanta_client.errors import (
 from kanta_client.mirror import Mirror
 from kanta_client.records import Backup, Change, Read, Written
 from kanta_client.subscription import Subscription
+from kanta_client.sync import SyncKantaClient, SyncTransaction
+from kanta_client.sync_following import SyncMirror, SyncSubscription
 from kanta_client.transaction import Transaction
 
 __all__ = [
@@ -53,6 +55,10 @@ __all__ = [
     "Refused",
     "State",
     "Subscription",
+    "SyncKantaClient",
+    "SyncMirror",
+    "SyncSubscription",
+    "SyncTransaction",
     "Transaction",
     "Unauthorized",
     "UnknownOutcome",

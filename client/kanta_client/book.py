@@ -114,6 +114,7 @@ class Book:
         sent = [asked for asked in self.pending.values() if asked.take is None]
         if len(sent) == 1:
             [asked] = sent
+            self.length = LENGTH  # so it was not the joining
             if asked.future.done():
                 return
             detail = f"a request of {len(asked.body)} bytes is longer than the server takes (its --max-body)"

@@ -267,7 +267,7 @@ class Channel:
             return
         problem = message.error or {}
         if problem.get("code") in TRY_AGAIN:  # the server stops, or could not go on: so do we, and come back
-            self._rest(follower)
+            self._rest(follower, problem)
         else:
             self._ended(follower, refusal(problem))
 
@@ -279,7 +279,7 @@ class Channel:
                 follower.begun(message)
                 self.settle()
             elif message.error.get("code") in TRY_AGAIN:
-                self._rest(follower)
+                self._rest(follower, message.error)
             else:
                 self._ended(follower, refusal(message.error))
 
@@ -288,8 +288,9 @@ class Channel:
         self.followers[follower] = sub
         self._by_sub[sub] = follower
 
-    def _rest(self, follower: Follower) -> None:
+    def _rest(self, follower: Follower, problem: dict[str, Any]) -> None:
         """Subscribe it again in a while, unless that has been done by then."""
+        logger.warning("a feed is subscribed again in %.0f s: %s", REST, problem.get("detail", problem))
         self._by_sub.pop(self.followers[follower], None)
         self.followers[follower] = 0
         self._loop.call_later(REST, self._subscribe_again, follower)

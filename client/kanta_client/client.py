@@ -8,7 +8,7 @@ belongs to one event loop; nothing is imported or connected before it is used.
 from collections.abc import AsyncIterator, Callable
 from os import PathLike, fspath
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -30,6 +30,9 @@ from kantad.values.identifier import time_ordered_key
 from kantad.values.moment import now_micros
 from kantad.values.patch import escape
 from kantad.values.pointer import format
+
+if TYPE_CHECKING:
+    from kanta_client.sync import SyncKantaClient
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -54,6 +57,8 @@ class KantaClient:
         patience: Patience | None = None,
     ) -> None:
         self.url = url
+        self._given: dict[str, Any] = {"token": token, "timeout": timeout, "on_state": on_state, "ssl": ssl}
+        self._given["patience"] = patience
         self._session = Session(
             address_of(url, token), msgspec.structs.replace(patience or Patience(), answer=timeout), on_state, ssl
         )
@@ -85,6 +90,12 @@ class KantaClient:
     def rev(self) -> int:
         """The newest revision that was heard of."""
         return 0 if self._session.open is None else self._session.open.rev
+
+    def sync(self) -> "SyncKantaClient":
+        """A client with the same settings and connections of its own, whose methods wait: for scripts and the like."""
+        from kanta_client.sync import SyncKantaClient
+
+        return SyncKantaClient(self.url, **self._given)
 
     # -- reading
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 from weakref import WeakSet
@@ -29,6 +30,7 @@ logger = logging.getLogger("kanta_client")
 T = TypeVar("T")
 
 MOST: Final = 10_000  # changes that an iteration may be late
+MOST_BYTES: Final = 64 << 20
 ASK_AFTER: Final = 0.02  # seconds that a revision is waited for, until the server is asked whether it concerns the path
 
 
@@ -39,6 +41,7 @@ class Mirror(Generic[T]):
         self.path, self.keys, self.type = path, keys, type
         self.shape = None if type is None else shape_of(type)
         self.raw: Any = MISSING  # in JSON's types
+        self.lock: AbstractContextManager[Any] = nullcontext()  # held while the value changes, for other threads
         self._typed: Any = None
         self._channel = channel
         self._feed = Feed(channel, Filters(path), self, whole=True)
@@ -95,7 +98,7 @@ class Mirror(Generic[T]):
 
     @property
     def cursor(self) -> str:
-        """The cursor of `rev`."""
+        """A cursor to go on from: that of `rev`, or of an earlier revision with the same value."""
         return self._feed.cursor
 
     @property
@@ -185,7 +188,7 @@ class Mirror(Generic[T]):
         return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
 
     def __aiter__(self) -> AsyncIterator[Change]:
-        """The changes from now on, after each was applied; who is 10,000 late is told so by `Overrun`."""
+        """The changes from now on, after each was applied; who is 10,000, or 64 MiB, late is told so by `Overrun`."""
         return Line(self._lines, self._error)
 
     # -- what the feed tells
@@ -197,7 +200,8 @@ class Mirror(Generic[T]):
         if change is not None and kind == "change":
             message.diff = copied(message.diff)  # what is applied becomes part of the value
         try:
-            self._apply(kind, message)
+            with self.lock:
+                self._apply(kind, message)
         except Exception as error:
             logger.exception("the mirror of %r cannot take revision %d", self.path, message.rev)
             self._feed.leave()
@@ -208,7 +212,7 @@ class Mirror(Generic[T]):
         self._filled = True
         if change is not None:
             for line in list(self._lines):
-                line.put(change)
+                line.put(change, size)
             for callback in list(self._callbacks):
                 try:
                     callback(change)
@@ -261,7 +265,8 @@ class Line:
 
     def __init__(self, among: "WeakSet[Line]", error: KantaError | None) -> None:
         self._among, self._error = among, error
-        self._changes: deque[Change] = deque()
+        self._changes: deque[tuple[Change, int]] = deque()
+        self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         among.add(self)
 
@@ -276,14 +281,18 @@ class Line:
                 raise self._error
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        return self._changes.popleft()
+        change, size = self._changes.popleft()
+        self._size -= size
+        return change
 
-    def put(self, change: Change) -> None:
-        """Another one."""
-        self._changes.append(change)
-        if len(self._changes) > MOST:
+    def put(self, change: Change, size: int) -> None:
+        """Another one, of about so many bytes."""
+        self._changes.append((change, size))
+        self._size += size
+        if len(self._changes) > MOST or (self._size > MOST_BYTES and len(self._changes) > 1):
+            late = f"{len(self._changes)} changes of {self._size} bytes"
             self._changes.clear()
-            self.end(Overrun(f"an iteration over a mirror is more than {MOST} changes late"))
+            self.end(Overrun(f"an iteration over a mirror is {late} late, which is more than is kept"))
         self._awake()
 
     def end(self, error: KantaError) -> None:

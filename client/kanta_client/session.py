@@ -76,10 +76,12 @@ class Session:
     async def close(self) -> None:
         """Close the connections: what still waits fails, feeds and mirrors end."""
         self.closed = True
-        if self.open is not None:
-            await self.open.close()
-        if self._http is not None:
-            await self._http.close()
+        try:
+            if self.open is not None:
+                await self.open.close()
+        finally:
+            if self._http is not None:
+                await self._http.close()
 
     # -- reading
 

@@ -5,6 +5,7 @@ it was: the server keeps its place in the log, nobody keeps the changes.
 """
 
 import asyncio
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -106,7 +107,7 @@ class Subscription:
         self._begun = since is None or not whole
         self.rev = -1
         self.cursor = since if isinstance(since, str) else ""
-        weakref.finalize(self, self._buffer.close).atexit = False
+        weakref.finalize(self, _forgotten, asyncio.get_running_loop(), self._buffer).atexit = False
 
     def __aiter__(self) -> Self:
         return self
@@ -147,6 +148,12 @@ class Subscription:
         if self._value is MISSING:
             return None
         return self._value if self._type is None else converted(self._value, self._type)
+
+
+def _forgotten(loop: asyncio.AbstractEventLoop, buffer: Buffer) -> None:
+    """Close the buffer of who is no more: soon, because garbage is collected at any place and in any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(buffer.close)
 
 
 def converted(value: Any, type: Any) -> Any:

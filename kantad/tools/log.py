@@ -29,7 +29,7 @@ from kantad.values.codec import Codec
 from kantad.values.content import MISSING, copied
 from kantad.values.errors import Damaged, Problem
 from kantad.values.framing import Frame, More
-from kantad.values.lines import Edit, Line, became, edits, header, painted, plain, told
+from kantad.values.lines import Edit, Line, became, edits, header, painted, plain, told, wants_colour
 from kantad.values.moment import micros_of, parse_time, time_text
 from kantad.values.narrow import DELETED, UNCLEAR, UNTOUCHED, narrowed
 from kantad.values.patch import Unfit
@@ -107,7 +107,6 @@ def asked(args: argparse.Namespace, out: TextIO) -> Asked:
         grep = None if args.grep is None else re.compile(args.grep)
     except re.error as error:
         raise Problem("invalid_parameter", f"--grep is a regular expression: {error}") from None
-    automatic = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Asked(
         None if args.path is None else parse(args.path),
         None if args.action is None else re.compile(translate(args.action)),
@@ -115,7 +114,7 @@ def asked(args: argparse.Namespace, out: TextIO) -> Asked:
         bound(args.since, "--since"),
         bound(args.until, "--until"),
         grep,
-        args.color == "always" or (args.color == "auto" and automatic),
+        args.color == "always" or (args.color == "auto" and wants_colour(out.isatty(), os.environ)),
     )
 
 

@@ -4,7 +4,7 @@
 makes lines of them, each a list of spans (style, text); `plain` and `painted` make text of a line.
 Paths are in dot notation, values are JSON. What is not plain in a key, an action or a user is
 quoted, so no text can pass for another; characters that are invisible or that control a terminal
-are written as JSON escapes. Pure; called by `kantad log`.
+are written as JSON escapes. Pure; called by `kantad log` and `kantactl`.
 
 An element that leaves an array is named by the index that it had, one that comes or changes by the
 index that it has afterwards.
@@ -12,7 +12,7 @@ index that it has afterwards.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from kantad.values.content import MISSING, encode_json, same
@@ -38,6 +38,13 @@ STYLES: Final = {  # SGR parameters (ECMA-48)
 _UNSAFE: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _KEY = re.compile(r'[^\s"\\.=]+')
 _LABEL = re.compile(r'[^\s"\\]+')
+
+
+class Unknown:
+    """The type of UNKNOWN: whatever was there, it is not at hand."""
+
+
+UNKNOWN: Final = Unknown()
 
 
 class Edit(NamedTuple):
@@ -77,6 +84,23 @@ def became(old: Any, new: Any, path: tuple[Any, ...] = ()) -> Iterator[Edit]:
             yield from became(old.get(key, MISSING), value, (*path, key))
     elif not same(old, new):
         yield Edit(path, old, new)
+
+
+def announced(patch: Any, path: tuple[Any, ...] = ()) -> Iterator[Edit]:
+    """The edits that a canonical patch names, told without the value before it: `old` is UNKNOWN."""
+    if type(patch) is not dict or not patch or "$replace" in patch:
+        whole = patch if type(patch) is not dict else patch.get("$replace", {})
+        yield Edit(path, UNKNOWN, unmarshal(whole))
+        return
+    for key, sub in patch.items():
+        if key == "$delete":
+            for name in sub if type(sub) is list else [sub]:
+                yield Edit((*path, unescape(name) if type(name) is str else name), UNKNOWN, MISSING)
+        elif key == "$insert":
+            for position, value in sub:
+                yield Edit((*path, position), UNKNOWN, unmarshal(value))
+        else:
+            yield from announced(sub, (*path, unescape(key)))
 
 
 def _in_object(old: dict[Any, Any], patch: dict[Any, Any], path: tuple[Any, ...]) -> Iterator[Edit]:
@@ -257,7 +281,9 @@ def _line(edit: Edit, room: int | None) -> Line:
         return line
     if room is not None:
         room = _room(room, columns(plain(line)) + 1)
-    if edit.old is not MISSING:
+    if edit.old is UNKNOWN and edit.new is MISSING:
+        return line
+    if edit.old is not MISSING and edit.old is not UNKNOWN:
         most = OLD_MOST if room is None else min(OLD_MOST, room if edit.new is MISSING else room // 2)
         old = value_text(edit.old, most)
         line += [("", " "), ("faint", old)]
@@ -294,3 +320,8 @@ def plain(line: Iterable[Span]) -> str:
 def painted(line: Iterable[Span]) -> str:
     """A line's text with the colours of a terminal."""
     return "".join(f"\x1b[{STYLES[style]}m{text}\x1b[0m" if style else text for style, text in line)
+
+
+def wants_colour(terminal: bool, environment: Mapping[str, str]) -> bool:
+    """Whether output is painted by itself: on a terminal that can, unless NO_COLOR (no-color.org) says otherwise."""
+    return terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"

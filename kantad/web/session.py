@@ -251,10 +251,11 @@ class Session:
         if not self.closing:
             self.work()
 
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def _read_on(self, wanted: bool) -> None:
         """Read from the socket only while nothing waits to be handled."""
@@ -328,7 +329,8 @@ class Session:
             self.waiting += 1
         else:
             self.under_way += 1
-        self._run(self._later(id, coroutine, waits))
+        task = self._run(self._later(id, coroutine, waits))
+        task.add_done_callback(lambda _: coroutine.close())  # of one that was given up before it began
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

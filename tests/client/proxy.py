@@ -26,6 +26,7 @@ class Proxy:
         self.piece = 65536  # bytes
         self.flowing = asyncio.Event()  # cleared, nothing is forwarded, and nothing is closed either
         self.flowing.set()
+        self.muted: set[int] = set()  # the connections, by their numbers, whose answers are dropped
         self.forwarded: dict[Direction, int] = {"up": 0, "down": 0}
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,13 +74,13 @@ class Proxy:
             there, back = await asyncio.open_connection("127.0.0.1", self.server)
             ends.append(back)
             self._writers.update(ends)
-            planned = self.plan(number)
+            place, most = self.plan(number) or ("up", -1)
             ways: list[tuple[Direction, asyncio.StreamReader, asyncio.StreamWriter]] = [
                 ("up", reader, back),
                 ("down", there, writer),
             ]
             carriers = [
-                asyncio.create_task(self._carry(way, source, sink, planned[1] if planned and planned[0] == way else -1))
+                asyncio.create_task(self._carry(number, way, source, sink, most if way == place else -1))
                 for way, source, sink in ways
             ]
             try:
@@ -98,11 +99,15 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
 
-    async def _carry(self, way: Direction, source: asyncio.StreamReader, sink: asyncio.StreamWriter, most: int) -> None:
+    async def _carry(
+        self, number: int, way: Direction, source: asyncio.StreamReader, sink: asyncio.StreamWriter, most: int
+    ) -> None:
         """Forward up to `most` bytes, all if it is negative; then the connection is cut."""
         carried = 0
         while data := await source.read(self.piece):
             await self.flowing.wait()
+            if way == "down" and number in self.muted:
+                continue
             if self.delay:
                 await asyncio.sleep(self.delay)
             if 0 <= most <= carried + len(data):

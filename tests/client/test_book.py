@@ -94,6 +94,15 @@ def test_who_has_a_taker_is_told_at_once_and_dies_with_the_connection(desk: Desk
     assert not desk.book.outbox
 
 
+def test_what_was_pending_goes_before_what_waits_in_the_order_of_asking(desk: Desk) -> None:
+    first, second = desk.put(), desk.put()
+    desk.book.batch(0)
+    third, fourth = desk.put(), desk.put()
+    desk.book.lost()
+    desk.book.lost()
+    assert desk.book.batch(0) == [first, second, third, fourth]
+
+
 @pytest.mark.parametrize("code", ["unavailable", "shutting_down", "too_many"])
 def test_what_asks_to_try_again_rests_and_comes_back_first(desk: Desk, code: str) -> None:
     first, second = desk.put(), desk.put()
@@ -173,8 +182,20 @@ def test_the_one_that_is_too_large_is_found_and_refused(desk: Desk) -> None:
     assert isinstance(failure(asked[1]), Invalid)
     assert desk.book.batch(0) == [asked[2]]
     desk.book.answered(Message(id=asked[2].id), 0.0)
-    later = [desk.put() for _ in range(3)]
+    later = [desk.put(body=b"x" * (LENGTH // 4)) for _ in range(3)]
     assert desk.book.batch(0) == later
+
+
+def test_messages_get_shorter_where_it_was_the_joining_that_was_too_much(desk: Desk) -> None:
+    asked = [desk.put(body=b"x" * (LENGTH // 4)) for _ in range(4)]
+    assert desk.book.batch(0) == asked
+    desk.book.too_large()
+    desk.book.lost()
+    for each in asked:
+        assert desk.book.batch(0) == [each]
+        desk.book.answered(Message(id=each.id), 0.0)
+    later = [desk.put(body=b"x" * (LENGTH // 4)) for _ in range(4)]
+    assert [desk.book.batch(0) for _ in range(2)] == [later[:2], later[2:]]
 
 
 def test_a_single_cancelled_culprit_accuses_nobody(desk: Desk) -> None:

@@ -9,11 +9,13 @@ from kanta_client import KantaClient, Written
 
 from tests.client.storm import Run, Storm, storm
 
+ABREAST = 4  # transactions of one client
 
-async def write_all(db: KantaClient, client: int, chosen: range, abreast: int) -> dict[str, Written]:
+
+async def write_all(db: KantaClient, client: str, count: int) -> dict[str, Written]:
     """So many transactions that would show in the counter of the client if they were done twice, or not."""
     done: dict[str, Written] = {}
-    numbers = iter(chosen)
+    numbers = iter(range(count))
     dice = random.Random(client)
 
     async def writer(lane: int) -> None:
@@ -30,7 +32,7 @@ async def write_all(db: KantaClient, client: int, chosen: range, abreast: int) -
                 case _:
                     done[unique] = await db.patch(f"/merged/{client}", {unique: 1}, merge=True, action=unique)
 
-    await asyncio.gather(*[writer(lane) for lane in range(abreast)])
+    await asyncio.gather(*[writer(lane) for lane in range(ABREAST)])
     return done
 
 
@@ -49,31 +51,30 @@ async def check(raging: Storm, told: dict[str, Written]) -> None:
     assert sorted(held) == sorted(told)
 
 
-async def exactly_once(run: Run, clients: int, count: int, every: float, cuts: float, abreast: int = 4) -> Storm:
+async def exactly_once(run: Run, clients: int, count: int, every: float, cuts: float, kills: int) -> None:
+    """Rounds of so many transactions each, until there were enough kills."""
+    told: dict[str, Written] = {}
+    rounds = 0
     async with storm(run, 5, every=every, cuts=cuts) as (raging, proxies):
         dbs = [raging.client(proxies[number % 4].url if number % 4 else "") for number in range(clients)]
-        lanes = {f"{client}-{lane}": [] for client in range(clients) for lane in range(abreast)}  # type: ignore[var-annotated]
-        await dbs[0].set("/lists", lanes, action="prepare")
-        together: dict[str, Written] = {}
-        each, begun = count // clients, 0
-        while not begun or not raging.kills:  # again, if all was done before the first kill
-            chosen = range(begun, begun + each)
-            told = await asyncio.gather(*[write_all(db, number, chosen, abreast) for number, db in enumerate(dbs)])
-            together |= {unique: written for some in told for unique, written in some.items()}
-            begun += each
-        assert len(together) == begun * clients
+        while rounds == 0 or raging.kills < kills:
+            rounds += 1
+            names = [f"{rounds}-{client}" for client in range(clients)]
+            lanes: dict[str, list[str]] = {f"{name}-{lane}": [] for name in names for lane in range(ABREAST)}
+            await dbs[0].patch("/lists", lanes, action="prepare")
+            writing = [write_all(db, name, count // clients) for db, name in zip(dbs, names, strict=True)]
+            for each in await asyncio.gather(*writing):
+                told.update(each)
         await asyncio.gather(*[db.close() for db in dbs])
-    await check(raging, together)
-    print(f"{len(together)} transactions, {raging.kills} kills, {sum(proxy.cuts for proxy in proxies)} cuts")
-    return raging
+    assert len(told) == count // clients * clients * rounds
+    await check(raging, told)
+    print(f"{len(told)} transactions, {raging.kills} kills, {sum(proxy.cuts for proxy in proxies)} cuts")
 
 
 async def test_transactions_under_cuts_and_kills_are_done_exactly_once(run: Run) -> None:
-    raging = await exactly_once(run, clients=8, count=400, every=0.25, cuts=0.1)
-    assert raging.kills
+    await exactly_once(run, clients=8, count=160, every=0.4, cuts=0.1, kills=2)
 
 
 @pytest.mark.long
 async def test_ten_thousand_transactions_under_cuts_and_kills_are_done_exactly_once(run: Run) -> None:
-    raging = await exactly_once(run, clients=16, count=10_000, every=2.0, cuts=0.15)
-    assert raging.kills > 5
+    await exactly_once(run, clients=16, count=10_000, every=2.0, cuts=0.15, kills=5)

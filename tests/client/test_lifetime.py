@@ -254,3 +254,18 @@ async def test_a_wrong_token_is_told_to_all_and_the_right_one_works(serving: Ser
             proxy.cut()
             assert await db.get("/a") == 1
             assert db.state == "connected"
+
+
+@pytest.mark.parametrize("steps", range(0, 12, 2))
+async def test_a_close_that_is_cancelled_leaves_nothing_open(serving: Serving, steps: int) -> None:
+    db = client(serving)
+    await db.set("/a", 1)
+    await db.status()
+    closing = asyncio.create_task(db.close())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    if steps:
+        assert db.state == "closed"
+    await db.close()

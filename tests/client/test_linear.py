@@ -85,7 +85,8 @@ def check(operations: list[Operation], log: list[Change]) -> None:
 async def linear(run: Run, count: int, every: float, cuts: float, longest_pause: float) -> None:
     async with storm(run, 3, every=every, cuts=cuts, longest_pause=longest_pause) as (raging, proxies):
         dbs = [raging.client(proxies[number % 4].url if number % 3 else "") for number in range(16)]
-        done = await asyncio.gather(*[client_of(db, seed, count) for seed, db in enumerate(dbs)])
+        working = [client_of(db, seed, count) for seed, db in enumerate(dbs)]
+        done = await asyncio.gather(*working)
         await asyncio.gather(*[db.close() for db in dbs])
     async with raging.client() as db:
         log = [change async for change in db.history()]

@@ -10,7 +10,7 @@ from kanta_client.errors import KantaError, Overrun, Unreachable
 from kanta_client.link import Lost
 
 from tests.client.feeds import change, follow, mirror, subs
-from tests.client.sockets import FakeSocket, Line
+from tests.client.sockets import FakeSocket, Line, write
 
 
 async def test_the_state_tells_of_catching_up() -> None:
@@ -46,6 +46,21 @@ async def test_a_mirror_is_filled_follows_and_tells() -> None:
         assert [(await anext(iteration)).rev for _ in range(3)] == [5, 6, 7]
     assert copy.value == {"n": 7}
     assert [change async for change in copy] == []
+    await channel.close()
+
+
+async def test_what_a_change_tells_stays_as_it_was_told() -> None:
+    log, line, channel = await follow()
+    told: list[Any] = []
+    async with mirror(channel) as copy:
+        copy.on_change(told.append)
+        [(sub, socket)] = await subs(line, log)
+        socket.say({"sub": sub, **change(1, diff={"o": {"a": 1}})})
+        socket.say({"sub": sub, **change(2, diff={"o": {"b": [2]}})})
+        socket.say({"sub": sub, **change(3, diff={"o": {"b": {"$insert": [[1, 3]]}}})})
+        await line.until(lambda: len(told) == 3)
+        assert copy.value == {"n": 0, "o": {"a": 1, "b": [2, 3]}}
+        assert [each.patch for each in told[:2]] == [{"o": {"a": 1}}, {"o": {"b": [2]}}]
     await channel.close()
 
 
@@ -119,6 +134,25 @@ async def test_a_revision_elsewhere_is_waited_for_by_asking_also_over_a_lost_con
     await channel.close()
 
 
+async def test_an_answer_that_comes_after_the_mirror_was_left_is_not_heard() -> None:
+    def slow(socket: FakeSocket, request: dict[str, Any]) -> None:
+        if request["op"] != "subscribe":
+            socket.answer(request)
+
+    line = Line(slow)
+    channel = line.channel()
+    copy = mirror(channel)
+    entering = asyncio.create_task(copy.__aenter__())
+    await line.until(lambda: line.asked("subscribe"))
+    entering.cancel()
+    await asyncio.gather(entering, return_exceptions=True)
+    [asked] = line.asked("subscribe")
+    line.sockets[0].say({"id": asked["id"], "sub": asked["id"], "rev": 5, "cursor": "5-c", "value": {"n": 5}})
+    await write(channel, "w")
+    assert (copy.exists, copy.rev) == (False, -1)
+    await channel.close()
+
+
 async def test_a_revision_that_never_comes_is_waited_for_so_long_and_no_longer() -> None:
     log, line, channel = await follow()
     async with mirror(channel) as copy:
@@ -154,6 +188,20 @@ async def test_who_is_too_late_with_a_mirrors_changes_is_told() -> None:
         with pytest.raises(Overrun):
             await anext(late)
         assert copy.value == {"n": 10_002}
+    await channel.close()
+
+
+async def test_who_is_too_many_bytes_late_with_a_mirrors_changes_is_told() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        late = aiter(copy)
+        [(sub, socket)] = await subs(line, log)
+        for rev in range(1, 10):
+            line.rev = rev
+            socket.say({"sub": sub, **change(rev, diff={"n": "x" * (10 << 20)})})
+        await copy.at_least(9)
+        with pytest.raises(Overrun):
+            await anext(late)
     await channel.close()
 
 

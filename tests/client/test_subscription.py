@@ -97,7 +97,7 @@ async def test_a_refused_handshake_ends_all_feeds_with_why() -> None:
     await channel.close()
 
 
-async def test_a_feed_that_the_server_cannot_serve_now_is_taken_up_again_once() -> None:
+async def test_a_feed_that_the_server_cannot_serve_now_is_taken_up_again_once(caplog: pytest.LogCaptureFixture) -> None:
     log, line, channel = await follow()
     async with subscription(channel) as changes:
         await subs(line, log)
@@ -110,6 +110,7 @@ async def test_a_feed_that_the_server_cannot_serve_now_is_taken_up_again_once() 
         log.more(line)
         assert (await anext(changes)).rev == 1
         assert len(line.asked("subscribe")) == 3
+    assert "subscribed again" in caplog.text
     await channel.close()
 
 
@@ -148,6 +149,7 @@ async def test_a_subscription_that_nobody_has_any_more_is_not_followed() -> None
     await asyncio.sleep(0)  # the loop lets go of what it ran last
     gc.collect()
     assert buffer() is None
+    await asyncio.sleep(0)  # it is left on the loop, whichever thread collects it
     assert not channel.followers
     await line.until(lambda: line.asked("unsubscribe"))
     await channel.close()
@@ -219,4 +221,17 @@ async def test_the_former_value_is_asked_for_again_by_who_was_cancelled_meanwhil
         assert (first.rev, first.value) == (1, {"m": 1, "n": 1})
         second = await anext(changes)
         assert (second.rev, second.value) == (2, {"m": 1, "n": 2})
+    await channel.close()
+
+
+async def test_the_values_of_a_subscription_stay_as_they_were_given_out() -> None:
+    log, line, channel = await follow()
+    async with subscription(channel, whole=True) as changes:
+        [(sub, socket)] = await subs(line, log)
+        socket.say({"sub": sub, **change(1, diff={"o": {"a": 1}})})
+        socket.say({"sub": sub, **change(2, diff={"o": {"b": [2]}})})
+        socket.say({"sub": sub, **change(3, diff={"o": {"b": {"$insert": [[1, 3]]}}})})
+        got = [await anext(changes) for _ in range(4)]
+    assert [each.value.get("o") for each in got] == [None, {"a": 1}, {"a": 1, "b": [2]}, {"a": 1, "b": [2, 3]}]
+    assert [each.patch for each in got[1:3]] == [{"o": {"a": 1}}, {"o": {"b": [2]}}]
     await channel.close()

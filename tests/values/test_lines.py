@@ -18,7 +18,9 @@ from kantad.values.effect import effect
 from kantad.values.errors import Problem
 from kantad.values.lines import (
     STYLES,
+    UNKNOWN,
     Edit,
+    announced,
     became,
     columns,
     cut,
@@ -30,6 +32,7 @@ from kantad.values.lines import (
     safe,
     told,
     value_text,
+    wants_colour,
 )
 from kantad.values.patch import Unfit, apply
 from tests.values.documents import object_pairs, pairs, patched
@@ -228,3 +231,43 @@ def test_only_known_styles_are_used() -> None:
         header(1, "T", "a", "u"), [Edit(("a", "b"), 1, 2), Edit(("c",), MISSING, {"d": 1}), Edit(("e",), 1, MISSING)]
     )
     assert {style for line in lines for style, _ in line} == {"", *STYLES}
+
+
+# -- without the value before
+
+
+@given(pairs)
+def test_without_the_value_before_the_same_places_are_told(pair: tuple[Any, Any]) -> None:
+    old, new = pair
+    patch = difference(old, new)
+    if patch is SAME:
+        return
+    found = list(announced(patch))
+    assert found
+    assert all(edit.old is UNKNOWN for edit in found)
+    if type(old) is type(new) is dict and "$replace" not in patch:
+        assert {edit.path[0] for edit in found} == {edit.path[0] for edit in edits(old, patch)}
+
+
+@pytest.mark.parametrize(
+    ("patch", "lines"),
+    [
+        ({"a": {"b": 1, "$$c": "$$d"}}, ["1 t x", "  a.b = 1", '  a.$c = "$d"']),
+        ({"$delete": ["a", "$$b"]}, ["1 t x", "  a ✗", "  $b ✗"]),
+        ({"$delete": "a"}, ["1 t x  a ✗"]),
+        (
+            {"l": {"$delete": [2], "$insert": [[0, "$$x"]], "3": {"n": 1}}},
+            ["1 t x", "  l.2 ✗", '  l.0 = "$x"', "  l.3.n = 1"],
+        ),
+        ({"$replace": {"a": 1}}, ['1 t x  = {"a":1}']),
+        ({"o": {}}, ["1 t x  o = {}"]),
+        (5, ["1 t x  = 5"]),
+    ],
+)
+def test_without_the_value_before_what_is_new_is_told(patch: Any, lines: list[str]) -> None:
+    assert [plain(line) for line in told(header(1, "t", "x", None), list(announced(patch)))] == lines
+
+
+def test_colours_are_for_terminals_that_can() -> None:
+    assert wants_colour(True, {"TERM": "xterm", "NO_COLOR": ""})
+    assert not any(wants_colour(*each) for each in ((False, {}), (True, {"NO_COLOR": "1"}), (True, {"TERM": "dumb"})))

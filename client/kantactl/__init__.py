@@ -1,0 +1,1 @@
+"""`kantactl`: a kantad server from the command line."""

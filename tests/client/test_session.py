@@ -1,0 +1,178 @@
+"""The methods of a client against a real server: each does what it says, and reads what it wrote."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from kanta_client import (
+    Conflict,
+    Invalid,
+    KantaClient,
+    NotFound,
+    PatchMismatch,
+    PreconditionFailed,
+    Refused,
+)
+
+from tests.serving import Serving
+
+
+class User(msgspec.Struct):
+    name: str
+    age: int = 0
+
+
+@pytest.fixture
+async def db(serving: Serving) -> Any:
+    async with KantaClient(f"http://127.0.0.1:{serving.port}", timeout=10) as db:
+        yield db
+
+
+async def test_values_are_read_as_they_were_written(db: KantaClient) -> None:
+    written = await db.set("/users/a", User("A", 1))
+    assert await db.get("/users/a") == {"name": "A", "age": 1}
+    assert await db.get(("users", "a"), type=User) == User("A", 1)
+    assert await db.get("/users/b", None) is None
+    with pytest.raises(NotFound):
+        await db.get("/users/b")
+    with pytest.raises(msgspec.ValidationError):
+        await db.get("/users", type=User)
+    read = await db.read("/users/a", type=User)
+    assert (read.value, read.rev, read.cursor) == (User("A", 1), written.rev, written.cursor)
+    await db.set("/users/a", {"name": "B"}, etag=read.etag)
+    assert await db.get("/users/a", rev=written, type=User) == User("A", 1)
+    assert await db.get("/users/a", at=written.ts, type=User) == User("A", 1)
+    with pytest.raises(PreconditionFailed):
+        await db.set("/users/a", {"name": "C"}, etag=read.etag)
+    assert db.rev == 2
+
+
+async def test_keys_are_all_of_them(db: KantaClient) -> None:
+    await db.set("/many", {f"k{number}": number for number in range(2_500)})
+    assert await db.keys("/many") == [f"k{number}" for number in range(2_500)]
+    assert await db.keys("/many/k1") == []
+    with pytest.raises(NotFound):
+        await db.keys("/few")
+
+
+async def test_what_is_removed_is_gone_and_what_is_not_there_is_not_found(db: KantaClient) -> None:
+    await db.set("/a", {"list": [1, 2, 3], "1": "one", "~/": 0})
+    await db.delete("/a/list/1")
+    await db.delete("/a/1")
+    await db.delete(("a", "~/"))
+    assert await db.get("/a") == {"list": [1, 3]}
+    for path in ("/a/1", "/a/list/2", "/b"):
+        with pytest.raises(NotFound):
+            await db.delete(path)
+    with pytest.raises(Refused, match="root"):
+        await db.delete("")
+    with pytest.raises(PreconditionFailed):
+        await db.delete("/a", conditions=[{"path": "/a/list", "equals": []}])
+
+
+async def test_children_are_added_under_keys_that_sort_and_elements_at_the_end(db: KantaClient) -> None:
+    keys = [(await db.add("/log", number)).key for number in range(5)]
+    assert keys == sorted(await db.keys("/log"))
+    assert [(await db.append("/list", number)).key for number in range(3)] == ["0", "1", "2"]
+    with pytest.raises(PatchMismatch):
+        await db.append("/log", 1)
+    with pytest.raises(TypeError, match="conditions"):
+        await db.append("/list", 1, exists=True)
+
+
+async def test_transactions_are_all_or_nothing(db: KantaClient) -> None:
+    base = await db.set("/a", {"x": 1, "y": 1})
+    tried = await db.transact({"x": 2, "y": 0}, path="/a", a="move", dry_run=True)
+    assert (tried.changed, await db.get("/a")) == (True, {"x": 1, "y": 1})
+    done = await db.transact({"x": 2, "y": 0}, path="/a", a="move", base=base, want_diff=True)
+    assert done.diff == {"a": {"x": 2, "y": 0}}
+    with pytest.raises(Conflict):
+        await db.transact({"x": 3}, path="/a", base=base)
+    [change] = [change async for change in db.history("/a", action="move")]
+    assert (change.rev, change.patch) == (done.rev, {"x": 2, "y": 0})
+    assert (await db.revert("/a", base)).changed
+    assert await db.get("/a") == {"x": 1, "y": 1}
+
+
+async def test_an_update_is_run_on_the_present_value_until_nobody_was_faster(db: KantaClient) -> None:
+    await db.set("/n", 1)
+    runs: list[int] = []
+
+    async def slow(value: int) -> int:
+        runs.append(value)
+        if len(runs) == 1:
+            await db.set("/n", 10)
+        return value + 1
+
+    await db.update("/n", slow)
+    assert (runs, await db.get("/n")) == ([1, 10], 11)
+    assert not (await db.update("/n", lambda value: value)).changed
+    assert (await db.update("/new", lambda value: value + 1, default=4)).changed
+    assert await db.get("/new") == 5
+
+    async def meddling(value: int) -> int:
+        await db.set("/n", value + 5)
+        return value
+
+    with pytest.raises(Conflict):
+        await db.update("/n", lambda value: meddling(value + 1), attempts=2)
+    with pytest.raises(PreconditionFailed):
+        await db.update("/n", lambda value: value + 1, conditions=[{"path": "/new", "equals": 6}])
+    with pytest.raises(Invalid):
+        await db.update("/n", lambda value: float("nan"))
+
+
+async def test_an_update_under_a_mirror_uses_it_and_is_not_misled_by_it(db: KantaClient) -> None:
+    async with db.mirror("") as copy:
+        for number in range(20):
+            await db.set("/n", number * 10)  # the mirror may not have heard of it
+            written = await db.update("/n", lambda value: value + 1)
+            assert await db.get("/n") == number * 10 + 1
+            await copy.at_least(written)
+            assert copy["n"] == number * 10 + 1
+
+
+async def test_histories_are_read_from_either_end(db: KantaClient) -> None:
+    for number in range(30):
+        await db.set("/n", number, action=f"even{number}" if number % 2 == 0 else "odd")
+    assert [change.rev async for change in db.history("/n", since=10, until=15)] == [11, 12, 13, 14, 15]
+    assert [change.rev async for change in db.history(newest_first=True, limit=3)] == [30, 29, 28]
+    assert len([change async for change in db.history(action="even*")]) == 15
+    assert len([change async for change in db.history(limit=7)]) == 7
+
+
+@pytest.mark.parametrize("when", ["rev", "cursor", "time"])
+async def test_a_subscription_with_values_begins_at_any_position(db: KantaClient, when: str) -> None:
+    await db.set("/a", {"n": 0, "same": 1})
+    begin = await db.patch("/a", {"n": 1})
+    for number in (2, 3):
+        await db.patch("/a", {"n": number})
+    await db.delete("/a")
+    since = {"rev": begin.rev, "cursor": begin.cursor, "time": begin.ts}[when]
+    async with db.subscribe("/a", since=since, value=True) as changes:
+        got = [await anext(changes) for _ in range(3)]
+    assert [change.value for change in got] == [{"n": 2, "same": 1}, {"n": 3, "same": 1}, None]
+    assert got[-1].deleted
+
+
+async def test_a_mirror_reads_like_what_it_mirrors(db: KantaClient) -> None:
+    async with db.mirror("/users", type=dict[str, User]) as users:
+        assert (len(users), list(users), "a" in users, bool(users)) == (0, [], False, False)
+        assert users.get("a") is None
+        with pytest.raises(KeyError):
+            _ = users["a"]
+        with pytest.raises(NotFound):
+            _ = users.value
+        await users.at_least(await db.set("/users", {"a": User("A")}))
+        assert (len(users), list(users), "a" in users, bool(users)) == (1, ["a"], True, True)
+        assert users["a"] == User("A")
+        await users.at_least(await db.set("/elsewhere", 1))  # of which it is not told
+        await users.at_least(await db.delete("/users"))
+        assert not users.exists
+
+
+async def test_the_server_tells_of_itself(db: KantaClient) -> None:
+    pinged = await db.ping()
+    status = await db.status()
+    assert (status["rev"], status["cursor"]) == (pinged.rev, pinged.cursor)
+    assert (await db.snapshot())["rev"] == 0
