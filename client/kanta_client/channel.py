@@ -290,7 +290,8 @@ class Channel:
 
     def _rest(self, follower: Follower, problem: dict[str, Any]) -> None:
         """Subscribe it again in a while, unless that has been done by then."""
-        logger.warning("a feed is subscribed again in %.0f s: %s", REST, problem.get("detail", problem))
+        level = logging.INFO if problem.get("code") == "shutting_down" else logging.WARNING
+        logger.log(level, "a feed is subscribed again in %.0f s: %s", REST, problem.get("detail", problem))
         self._by_sub.pop(self.followers[follower], None)
         self.followers[follower] = 0
         self._loop.call_later(REST, self._subscribe_again, follower)

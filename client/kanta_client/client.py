@@ -253,7 +253,12 @@ class KantaClient:
             raise refusal({**problem, "path": format(keys)}) from None
 
     async def add(self, path: Path, value: Any, **options: Unpack[Options]) -> Written:
-        """Add a child to the object at a path (it is made if missing), under a new key that sorts by time: `key`."""
+        """Add a child to the object at a path (it is made if missing), under a new key that sorts by time: `key`.
+
+        Given an idempotency key, the server makes the child's, so that the same call again tells the same one.
+        """
+        if "key" in options:
+            return await self._session.post("POST", path, builtins(value), options)
         key = time_ordered_key(now_micros())
         written = await self._session.propose(pointer((*keys_of(path), key)), assignment(value), "post", options)
         return msgspec.structs.replace(written, key=key)

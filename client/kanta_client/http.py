@@ -69,11 +69,11 @@ class AioSocket:
             async with asyncio.timeout(CLOSE):
                 await self.web_socket.close()
         except _FAILED:
-            if own is not None:  # a peer that takes nothing would keep it open for as long as it likes
+            pass
+        finally:
+            if own is not None:  # a peer that takes nothing would keep the transport for as long as it likes
                 with contextlib.suppress(OSError):
                     own.shutdown(socket.SHUT_RDWR)
-        finally:
-            if own is not None:
                 own.close()
 
     def _socket(self) -> socket.socket | None:

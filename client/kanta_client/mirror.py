@@ -102,6 +102,11 @@ class Mirror(Generic[T]):
         return self._feed.cursor
 
     @property
+    def for_drafts(self) -> bool:
+        """Whether a draft may be made of it: it is live, and no other thread changes it under the draft."""
+        return self.live and isinstance(self.lock, nullcontext)
+
+    @property
     def live(self) -> bool:
         """Whether it is connected and has caught up with the server."""
         return (

@@ -122,16 +122,16 @@ class Session:
             limit = None if limit is None else limit - len(page.changes)
 
     def mirrored(self, keys: tuple[str, ...]) -> Mirror[Any] | None:
-        """A live mirror of a path or of one above it."""
+        """A live mirror of a path or of one above it, to make a draft of."""
         for mirror in self.mirrors:
-            if mirror.live and keys[: len(mirror.keys)] == mirror.keys:
+            if mirror.for_drafts and keys[: len(mirror.keys)] == mirror.keys:
                 return mirror
         return None
 
     async def present(self, keys: tuple[str, ...], type: Any) -> tuple[Any, str]:
         """The value at a path, MISSING where there is none, and a cursor at which it was so.
 
-        The value may be that of a mirror, which changes: it is to be copied before the next await.
+        The value may be a mirror's, which goes on changing: what is reached of it later may be of a later revision.
         """
         mirror = self.mirrored(keys)
         if mirror is not None:

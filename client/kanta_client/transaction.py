@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from kanta_client.draft import Draft
 from kanta_client.errors import Conflict, KantaError, NestedTransaction, PreconditionFailed
 from kanta_client.feed import Filters
+from kanta_client.mirror import Mirror
 from kanta_client.options import Options
 from kanta_client.paths import Path, keys_of, refused
 from kanta_client.records import Change, Written
@@ -31,7 +32,8 @@ MOST_CHANGES: Final = 100  # in the way, that a `Conflict` lists
 class Transaction(Generic[T]):
     """An asynchronous context manager: gives the draft, commits it at the end, sends nothing if the body raises.
 
-    `written` is what the commit came to; None where nothing was changed.
+    `written` is what the commit came to; None where nothing was changed, and nothing had to be asked. A draft of a
+    mirror may show later revisions as one goes down into it: then the end finds out whether it belongs together.
     """
 
     def __init__(self, session: "Session", path: Path, type: Any, options: Options) -> None:
@@ -39,6 +41,7 @@ class Transaction(Generic[T]):
         self.base = ""
         self.written: Written | None = None
         self._draft: Draft
+        self._mirror: Mirror[Any] | None = None
         self._task: asyncio.Task[Any] | None = None
 
     async def __aenter__(self) -> T:
@@ -47,6 +50,7 @@ class Transaction(Generic[T]):
             raise NestedTransaction("a transaction within a transaction: finish the one, or use another task")
         self.session.transacting.add(task)
         try:
+            self._mirror = self.session.mirrored(self.keys)
             value, self.base = await self.session.present(self.keys, self.type)
             self._draft = Draft(value, self.type)
         except BaseException:
@@ -69,8 +73,9 @@ class Transaction(Generic[T]):
             patch = self._draft.patch()
         except Problem as problem:
             raise refused(problem) from None
-        if patch is SAME:
+        if patch is SAME and not self._moved():
             return
+        patch = {} if patch is SAME else patch
         own = conditions_of(self.keys, self.base, self._draft.reads(), patch)
         options = self.options.copy()
         options["conditions"] = [*options.get("conditions", ()), *own]
@@ -81,6 +86,10 @@ class Transaction(Generic[T]):
             if conflicting(failed, own):
                 raise await conflict(self.session, failed, self.base) from None
             raise
+
+    def _moved(self) -> bool:
+        """Whether the draft was made of a mirror that has changed since: then what was read may not belong together."""
+        return self._mirror is not None and self._mirror.cursor != self.base
 
 
 def conditions_of(keys: Keys, base: str, reads: list[Keys], patch: Any) -> list[dict[str, Any]]:

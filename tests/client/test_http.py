@@ -10,7 +10,7 @@ from kanta_client import Closed, KantaClient, Patience, Refused, Unauthorized, U
 from kanta_client import http as http_module
 
 from tests.client.proxy import Proxy
-from tests.serving import Serving
+from tests.serving import Serving, descriptors
 
 QUICK = Patience(ping=0.3, stale=0.6, lost=1.0, retry=0.05)
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -98,9 +98,11 @@ async def test_closing_does_not_wait_for_a_peer_that_takes_nothing(serving: Serv
         proxy.flowing.clear()
         writing = [asyncio.create_task(db.set(f"/a{number}", "x" * 4_000_000)) for number in range(6)]
         await asyncio.sleep(0.1)
-        began = time.monotonic()
+        began, opened = time.monotonic(), descriptors()
         await db.close()
+        await asyncio.sleep(0.05)
         assert time.monotonic() - began < 4
+        assert descriptors() < opened  # it does not linger until the peer reads on
         for result in await asyncio.gather(*writing, return_exceptions=True):
             assert isinstance(result, UnknownOutcome | Closed)
 

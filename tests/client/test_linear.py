@@ -82,25 +82,29 @@ def check(operations: list[Operation], log: list[Change]) -> None:
         assert each.rev > newest if each.write else each.rev >= newest, each
 
 
-async def linear(run: Run, count: int, every: float, cuts: float, longest_pause: float) -> None:
+async def linear(run: Run, count: int, every: float, cuts: float, longest_pause: float, kills: int) -> None:
+    """Rounds of so many updates of each client, until there were enough kills."""
+    operations: list[Operation] = []
+    rounds = 0
     async with storm(run, 3, every=every, cuts=cuts, longest_pause=longest_pause) as (raging, proxies):
         dbs = [raging.client(proxies[number % 4].url if number % 3 else "") for number in range(16)]
-        working = [client_of(db, seed, count) for seed, db in enumerate(dbs)]
-        done = await asyncio.gather(*working)
+        while rounds == 0 or raging.kills < kills:
+            rounds += 1
+            working = [client_of(db, 16 * rounds + number, count) for number, db in enumerate(dbs)]
+            operations += [each for one in await asyncio.gather(*working) for each in one]
         await asyncio.gather(*[db.close() for db in dbs])
     async with raging.client() as db:
         log = [change async for change in db.history()]
-    operations = [each for one in done for each in one]
     check(operations, log)
-    assert sum(each.write for each in operations) == 16 * count == len(log)
+    assert sum(each.write for each in operations) == 16 * count * rounds == len(log)
     print(f"{len(operations)} operations, {raging.kills} kills, {raging.pauses} pauses, ", end="")
     print(f"{sum(proxy.cuts for proxy in proxies)} cuts")
 
 
 async def test_sixteen_clients_lose_no_update(run: Run) -> None:
-    await linear(run, count=8, every=0.6, cuts=0.3, longest_pause=0.3)
+    await linear(run, count=5, every=0.4, cuts=0.3, longest_pause=0.3, kills=2)
 
 
 @pytest.mark.long
 async def test_sixteen_clients_lose_no_update_for_long_and_through_long_pauses(run: Run) -> None:
-    await linear(run, count=400, every=2.0, cuts=1.0, longest_pause=5.0)
+    await linear(run, count=200, every=2.0, cuts=1.0, longest_pause=5.0, kills=6)

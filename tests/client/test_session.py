@@ -176,3 +176,31 @@ async def test_the_server_tells_of_itself(db: KantaClient) -> None:
     status = await db.status()
     assert (status["rev"], status["cursor"]) == (pinged.rev, pinged.cursor)
     assert (await db.snapshot())["rev"] == 0
+
+
+async def test_a_child_that_is_added_again_with_its_idempotency_key_is_the_same(serving: Serving) -> None:
+    async with KantaClient(f"http://127.0.0.1:{serving.port}") as db:
+        first = await db.add("/notes", "x", key="once")
+        again = await db.add("/notes", "x", key="once")
+        assert (again.key, again.rev, again.replayed) == (first.key, first.rev, True)
+        assert await db.keys("/notes") == [first.key]
+
+
+async def test_a_draft_of_a_mirror_that_moved_is_looked_at_in_the_end_also_where_it_changed_nothing(
+    serving: Serving,
+) -> None:
+    async with KantaClient(f"http://127.0.0.1:{serving.port}") as db:
+        await db.set("/a", {"one": {"n": 1}, "two": {"n": 1}})
+        async with db.mirror("/a") as a:
+
+            async def torn() -> None:
+                async with db.transaction("look", "/a") as draft:
+                    assert draft["one"]["n"] == 1
+                    await a.at_least(await db.set("/a", {"one": {"n": 2}, "two": {"n": 2}}))
+                    assert draft["two"]["n"] in (1, 2)
+
+            with pytest.raises(Conflict):
+                await torn()
+            async with db.transaction("look", "/a") as draft:
+                assert draft["one"]["n"] == 2
+                await a.at_least(await db.set("/elsewhere", 1))
