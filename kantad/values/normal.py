@@ -29,20 +29,23 @@ class NormalForm:
     def normal(self, kind: Kind, value: Any) -> Any:
         """What is stored of a value of this kind; it shares nothing with it. Raises `Problem`."""
         made = self.converted(kind, value)
+        if not same(value, made):
+            self.check(made)
         self._look_for_strays(kind, value)
         return made
 
     def converted(self, kind: Kind, value: Any) -> Any:
-        """The same, but what the type does not have is left out."""
+        """The same, but what the type does not have is left out, and what defaults add is not checked."""
         try:
-            made = self.stored(kind, convert(value, kind.annotation, str_keys=True))
+            return self.stored(kind, convert(value, kind.annotation, str_keys=True))
         except ValidationError as error:
             raise blame(kind, value, error) from None
         except Exception as error:  # a `__post_init__` may raise what it likes
             raise refusal(f"{type(error).__name__}: {error}") from None
-        if not same(value, made):
-            check(made, DEEPEST, self.native)
-        return made
+
+    def check(self, made: Any) -> None:
+        """Refuse what defaults or a `__post_init__` made that cannot be stored; raises `Problem`."""
+        check(made, DEEPEST, self.native)
 
     def stored(self, kind: Kind, typed: Any) -> Any:
         """The normal form of a typed value of this kind."""
@@ -125,7 +128,7 @@ class NormalForm:
         """What is stored of a member that is not given."""
         typed = member.default if member.default is not NODEFAULT else member.factory()
         made = self.stored(member.kind, typed)
-        check(made, DEEPEST, self.native)
+        self.check(made)
         return made
 
 

@@ -57,7 +57,10 @@ class Schema:
         """
         made = self.form.converted(self.kind, state)
         text = _text(state)  # sorted by the library: a walk over a large state takes ten times as long
-        return made, SAME if text is not None and text == _text(made) else difference(state, made)
+        if text is not None and text == _text(made):
+            return made, SAME
+        self.form.check(made)
+        return made, difference(state, made)
 
     # -- patches
 
