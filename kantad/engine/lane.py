@@ -86,6 +86,7 @@ def _write_each(
             member = None if watched else one_member(root, path, patch, schema)
             if member is None:
                 change = _made(engine, ends, place, patch, rev + 1, chain, before)
+                chain = chain if change is None else change.chain
             else:
                 target, name, old, value = member
                 change = None
@@ -100,7 +101,8 @@ def _write_each(
         if change is None:
             results.append(_unchanged(window, key, Seen(q, rev, chain, before[0], False)))
             continue
-        rev, chain, before, group = change.rev, change.chain, behind, group or change.rev
+        rev += 1
+        group, before = group or rev, behind
         changes.append(change)
         results.append(change)
         if key is not None:

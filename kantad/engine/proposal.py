@@ -194,8 +194,9 @@ def one_member(
     value = patch[key]
     kind = type(value)
     plain = -SAFE < value < SAFE if kind is int else "$" not in value if kind is str else kind in (bool, NoneType)
-    fits = plain and (schema is None or schema.takes(root, path, target, key, value))
-    return (target, key, old, value) if fits else None
+    if not plain or (schema is not None and not schema.takes(root, path, target, key, value)):
+        return None
+    return target, key, old, value
 
 
 def written(
