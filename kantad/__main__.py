@@ -27,9 +27,12 @@ from kantad.config import COMMANDS, Config, UsageError, environment, load, unkno
 from kantad.engine.engine import Engine, open_engine
 from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
-from kantad.store.log import Broken, Locked, NotOurs
+from kantad.store.log import Broken, Locked, NoRoom, NotOurs
+from kantad.store.migrations import Failed, Migrations
+from kantad.store.user_code import CodeError, migrations_of, schema_of
 from kantad.values.errors import Damaged
 from kantad.values.pointer import bound as path_bound
+from kantad.values.schema import Schema
 from kantad.web.access import LOOPBACK, Access
 from kantad.web.app import App
 from kantad.web.binding import bind, bind_unix, release
@@ -106,9 +109,15 @@ def serve(config: Config) -> int:
     folder = os.path.dirname(config.get("db")) or "."
     if not os.path.isdir(folder):
         return _failed(USAGE, f"{config.get('db')}: there is no folder {folder}")
+    try:
+        code = _code(config)
+    except UsageError as error:
+        return _failed(USAGE, str(error))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(_serve(config))
+            return runner.run(_serve(config, code))
+        except Failed as error:
+            return _failed(USAGE, f"{config.get('db')}: {error}. Nothing was written")
         except UsageError as error:
             return _failed(USAGE, str(error))
         except Locked as error:
@@ -117,7 +126,7 @@ def serve(config: Config) -> int:
             return _failed(DAMAGED, f"{config.get('db')} is damaged: {error}. {remedy(config.get('db'))}")
         except NotOurs as error:
             return _failed(DAMAGED, f"{config.get('db')}: {error}")
-        except Broken as error:
+        except (Broken, NoRoom) as error:
             return _failed(BROKEN, str(error))
         except OSError as error:
             status = BROKEN if error.errno in DISK_FAILED else USAGE
@@ -137,7 +146,22 @@ def _failed(status: int, message: str) -> int:
     return status
 
 
-def _open(config: Config) -> tuple[Engine, list[socket.socket]]:
+Code = tuple[Schema | None, Migrations | None]
+
+
+def _code(config: Config) -> Code:
+    """The user's own code, imported; raises `UsageError`."""
+    name = ""
+    try:
+        name = "schema"
+        schema = schema_of(config.get(name)) if config.get(name) else None
+        name = "migrations"
+        return schema, migrations_of(config.get(name)) if config.get(name) else None
+    except CodeError as error:
+        raise UsageError(f"--{name} {config.get(name)}: {error}") from None
+
+
+def _open(config: Config, code: Code) -> tuple[Engine, list[socket.socket]]:
     """The engine, and the sockets to listen on.
 
     A file that is there is locked first, so that a second start says so; none is made where no address can be had.
@@ -150,6 +174,8 @@ def _open(config: Config) -> tuple[Engine, list[socket.socket]]:
             ack=config.get("ack"),
             flush_interval=config.get("flush-interval"),
             max_depth=config.get("max-depth"),
+            schema=code[0],
+            migrations=code[1],
         )
     except BaseException:
         release(bound)
@@ -157,9 +183,9 @@ def _open(config: Config) -> tuple[Engine, list[socket.socket]]:
     return engine, bound
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, code: Code) -> int:
     context = _tls(config)
-    engine, bound = _open(config)
+    engine, bound = _open(config, code)
     stop = _until_signal(engine)
     path_bound.segments = config.get("max-segments")
     server = Server(

@@ -103,6 +103,8 @@ SETTINGS: Final = (
     Setting("format", OneOf(("json", "msgpack")), None, "the format of a new file (default: json)"),
     Setting("ack", OneOf(tuple(ACKS)), "durable", "when a write is answered"),
     Setting("flush-interval", _seconds, 0.1, "seconds within which relaxed writes reach the disk"),
+    Setting("schema", _text, None, "the type of the state, a msgspec.Struct; every write is checked against it"),
+    Setting("migrations", _text, None, "a module with migrate_v1, migrate_v2, ..., run at the start where needed"),
     Setting("insecure", _switch, False, "allow an address other than loopback without access control"),
     Setting("tls-cert", _text, None, "the certificate chain, PEM"),
     Setting("tls-key", _text, None, "its private key, PEM"),
@@ -124,12 +126,16 @@ SETTINGS: Final = (
     Setting("log-format", OneOf(("text", "json")), "text", "how it is logged"),
 )
 
-_METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert": "FILE", "tls-key": "FILE"}
+_METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert": "FILE", "tls-key": "FILE"} | {
+    "schema": "MODULE:TYPE",
+    "migrations": "MODULE",
+}
 
 COMMANDS: Final = {
     "check": "verify every record of a file",
     "dump": "print the state, now or at a revision or time, as JSON",
     "log": "print the history, change by change; --follow goes on with it",
+    "migrate": "bring a file to the code's version and type; --dry-run shows what that changes",
     "repair": "cut a damaged file at the damage, or --adopt what stands behind it",
 }
 

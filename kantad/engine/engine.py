@@ -21,7 +21,7 @@ from kantad.engine.committer import Committer
 from kantad.engine.feed import Feeds
 from kantad.engine.former import Former
 from kantad.engine.interest import Interest
-from kantad.engine.making import make
+from kantad.engine.making import make, try_out
 from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
@@ -35,6 +35,7 @@ from kantad.engine.waiting import Waiting
 from kantad.store import history
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
+from kantad.store.migrations import Migrations, upgrade
 from kantad.store.recovery import Recovered
 from kantad.values.content import MISSING, encode_json
 from kantad.values.diff import SAME
@@ -44,6 +45,7 @@ from kantad.values.moment import now_micros
 from kantad.values.patch import KeyOrders
 from kantad.values.pointer import Path, lookup, parse
 from kantad.values.record import Change
+from kantad.values.schema import Schema
 
 logger = logging.getLogger("kantad")
 
@@ -66,7 +68,9 @@ class Engine:
         max_depth: int = 128,
         clock: Callable[[], int] = now_micros,
         ring_bytes: int = RING_BYTES,
+        schema: Schema | None = None,
     ) -> None:
+        self.schema, self.validators = schema, schema.validators if schema is not None else ()
         self.log, self.clock, self.max_depth, self.policy = log, clock, max_depth, ack
         self.root, self.rev, self.chain, self.micros = found.state, found.rev, found.chain, found.micros or clock()
         self.v, self.m = found.v, found.m
@@ -147,7 +151,10 @@ class Engine:
                 at = parse(problem.more["path"])
                 problem.more.update(at_present(self.past_now(), Present(self.root), at))
             raise
+        if self.schema is not None:
+            diff = self.schema.fitted(self.root, diff)
         if diff is SAME or proposal.dry_run:
+            try_out(self, diff)
             outcome = Outcome(
                 self.rev, self.chain, self.micros, diff is not SAME, False, {} if diff is SAME else diff, child
             )
@@ -171,6 +178,8 @@ class Engine:
         if self.stopping:
             raise Problem("shutting_down", "the server is shutting down", retry_after=1)
         target, sub = written(self.root, place[0], body, edit == "put", self.max_depth, self.foreign)
+        if self.schema is not None:
+            target, sub = self.schema.fitted_at(self.root, place[0], target, sub)
         if sub is SAME:
             return None
         micros = self.clock()
@@ -194,7 +203,7 @@ class Engine:
         key: str | None = None,
         q: str | None = None,
     ) -> Batch:
-        """Encode the record, apply it, put it in line. Nothing but a full queue is refused any more.
+        """Encode the record, apply it, put it in line. Only a full queue and validators refuse it now.
 
         `target` and `sub` as `written` gives them.
         """
@@ -366,10 +375,16 @@ def open_engine(
     disk: Disk | None = None,
     clock: Callable[[], int] = now_micros,
     ring_bytes: int = RING_BYTES,
+    schema: Schema | None = None,
+    migrations: Migrations | None = None,
 ) -> Engine:
-    """Open (or create) a database file; raises `Locked`, `NotOurs`, `Damaged`, `Broken` and OSError."""
+    """Open (or create) a database file, and bring it to the schema's type and the migrations' version.
+
+    Raises `Locked`, `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
+    """
     with loading():
         log, found = open_log(path, format, disk or RealDisk(), clock())
+        upgrade(log, found, clock(), schema, migrations)
         for warning in found.warnings:
             logger.warning("%s: %s", path, warning)
         return Engine(
@@ -380,4 +395,5 @@ def open_engine(
             max_depth=max_depth,
             clock=clock,
             ring_bytes=ring_bytes,
+            schema=schema,
         )

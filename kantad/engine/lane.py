@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kantad.engine.making import make
 from kantad.engine.pending import Applied, Batch
+from kantad.engine.place import Place
 from kantad.engine.proposal import Outcome, identity_of_patch, one_member, written
 from kantad.engine.requests import Seen, Window, check_key
 from kantad.values.diff import SAME
@@ -62,7 +63,8 @@ def _write_each(
 ) -> None:
     """One after the other, into `results` and `changes`; with the committer's lock."""
     codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
-    encode, finished, watched, window = codec.encode, codec.finished, engine.interest.paths > 0, engine.window
+    encode, finished, window, schema = codec.encode, codec.finished, engine.window, engine.schema
+    watched = engine.interest.paths > 0 or engine.validators != ()
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
     action, user, first, q, before, behind = "", None, -1, "", (engine.micros, engine.m), (micros, engine.m)
     for write in writes:
@@ -81,32 +83,46 @@ def _write_each(
                     results.append(Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True))
                     continue
                 ends = opening, closing = codec.keyed(opening, key, q), closing
-            member = None if watched else one_member(root, path, patch)
+            member = None if watched else one_member(root, path, patch, schema)
             if member is None:
-                under, patch = written(root, path, patch, False, engine.max_depth, engine.foreign)
+                change = _made(engine, ends, place, patch, rev + 1, chain, before)
+                chain = chain if change is None else change.chain
             else:
                 target, name, old, value = member
-                patch = SAME if old == value and type(old) is type(value) else patch
+                change = None
+                if old != value or type(old) is not type(value):
+                    payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
+                    change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
+                    undo.entries.append((SET, target, name, old, None))
+                    target[name] = value
         except Problem as problem:
             results.append(problem)
             continue
-        if patch is SAME:
+        if change is None:
             results.append(_unchanged(window, key, Seen(q, rev, chain, before[0], False)))
             continue
         rev += 1
-        if member is None:
-            change = make(engine, ends, place, under, patch, rev, chain, before)
-            chain = change.chain
-        else:
-            payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
-            change = Applied(rev, chain, payload, path, patch, undo, len(undo.entries), before)
-            undo.entries.append((SET, target, name, old, None))
-            target[name] = value
         group, before = group or rev, behind
         changes.append(change)
         results.append(change)
         if key is not None:
             window.add(key, Seen(q, rev, chain, micros, True))
+
+
+def _made(
+    engine: "Engine",
+    ends: tuple[bytes, bytes],
+    place: Place,
+    patch: Any,
+    rev: int,
+    chain: bytes,
+    before: tuple[int, int | None],
+) -> Applied | None:
+    """The general way: the change that a patch amounts to, None if nothing changes; raises `Problem`."""
+    target, sub = written(engine.root, place[0], patch, False, engine.max_depth, engine.foreign)
+    if engine.schema is not None:
+        target, sub = engine.schema.fitted_at(engine.root, place[0], target, sub)
+    return None if sub is SAME else make(engine, ends, place, target, sub, rev, chain, before)
 
 
 def _unchanged(window: Window, key: str | None, seen: Seen) -> Outcome:

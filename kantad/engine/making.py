@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 from kantad.engine.interest import after
 from kantad.engine.pending import Applied, roll_back
 from kantad.engine.place import ROOT, Place
-from kantad.values.patch import apply, merge
+from kantad.values.content import copied
+from kantad.values.diff import SAME
+from kantad.values.patch import Undo, apply, merge
+from kantad.values.touch import touched
+from kantad.values.validators import judge
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
@@ -27,7 +31,8 @@ def make(
     """The change to this revision, applied; its record goes behind this chain value.
 
     `ends` is what stands around the patch in the record; `target` and `sub` as `proposal.written` gives them, at
-    `place`. With the committer's lock, and to be put in line before it is released.
+    `place`. With the committer's lock, and to be put in line before it is released. Raises the `Problem` of a
+    validator.
     """
     codec, undo, interest = engine.log.codec, engine.committer.open.undo, engine.interest
     path, opened, closed = place if target is not None else ROOT
@@ -39,9 +44,26 @@ def make(
             merge(target, sub, undo)
         else:
             apply(engine.root, sub, undo)
-    except BaseException:  # a fault of ours: as if it had not been asked for
+        if engine.validators:
+            judge(engine.validators, engine.root, touched(change.diff))
+    except BaseException:  # a validator's refusal, or a fault of ours: as if it had not been asked for
         roll_back([change])
         raise
     if unclear:
         change.narrowed = after(engine.root, unclear)
     return change
+
+
+def try_out(engine: "Engine", diff: Any) -> None:
+    """Ask the validators about a canonical patch of the root (or SAME), and leave the state as it was.
+
+    Raises `Problem`.
+    """
+    if not engine.validators or diff is SAME:
+        return
+    undo = Undo(engine.committer.orders)
+    try:
+        apply(engine.root, copied(diff), undo)
+        judge(engine.validators, engine.root, touched(diff))
+    finally:
+        undo.roll_back()

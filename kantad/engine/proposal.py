@@ -18,6 +18,7 @@ from kantad.values.etag import etag
 from kantad.values.identifier import time_ordered_key
 from kantad.values.patch import escape, marshal
 from kantad.values.pointer import Path, format, lookup
+from kantad.values.schema import Schema
 from kantad.values.touch import Tree, rooted_at, tree_of, tree_of_merge, tree_of_paths
 from kantad.values.translate import json_patch, merge_patch, operation_paths
 
@@ -171,10 +172,12 @@ def _makes_object(patch: Any) -> bool:
     return type(patch) is dict and type(patch.get("$replace", patch)) is dict
 
 
-def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, Any], str, Any, Any] | None:
+def one_member(
+    root: dict[str, Any], path: Path, patch: Any, schema: Schema | None = None
+) -> tuple[dict[Any, Any], str, Any, Any] | None:
     """Where a patch does nothing but assign a scalar to a member that is there: the object, key, old and new value.
 
-    The commonest write. None where it is anything else, and then nothing is said of it.
+    The commonest write. None where it is anything else, or is not stored as it is; then nothing is said of it.
     """
     if type(patch) is not dict or len(patch) != 1:
         return None
@@ -191,7 +194,9 @@ def one_member(root: dict[str, Any], path: Path, patch: Any) -> tuple[dict[Any, 
     value = patch[key]
     kind = type(value)
     plain = -SAFE < value < SAFE if kind is int else "$" not in value if kind is str else kind in (bool, NoneType)
-    return (target, key, old, value) if plain else None
+    if not plain or (schema is not None and not schema.takes(root, path, target, key, value)):
+        return None
+    return target, key, old, value
 
 
 def written(

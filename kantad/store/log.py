@@ -111,6 +111,19 @@ class Log:
         if calls > 1:
             self.check_size()  # a short write is rare: see that it was as long as was said
 
+    def append_together(self, payloads: list[bytes]) -> None:
+        """Append changes durably; a death at any point leaves all of them or none. Raises `NoRoom` or `Broken`.
+
+        Each but the first must name the first in its `b`. The first byte is written last: until then the first
+        record is damaged and the others are of its batch, which together are a torn tail.
+        """
+        start, data = self.size, self.framing.batch(payloads, self.size)
+        hidden = len(payloads) > 1
+        self.append(bytes((data[0] ^ 0xFF,)) + data[1:] if hidden else data)
+        self.sync()
+        if hidden:
+            _put_in_place(self, [data[:1]], start)
+
     def framed(self, records: list[tuple[bytes, bool]]) -> bytes:
         """The bytes that these (payload, is a snapshot) are at the end of the file."""
         frames = []

@@ -189,7 +189,7 @@ class Teller:
 
     def _edited(self, replayer: Replayer, record: Change) -> Foreseen | None:
         old, patch = (replayer.state, record.diff) if record.h is not None else meant(replayer, record)
-        head = header(replayer.rev + 1, time_text(micros_of(record.ts)), record.a, record.u)
+        head = header(replayer.rev + 1, time_text(micros_of(record.ts)), record.a, record.u, record.about)
         path = self.asked.path or ()
         part = narrowed(patch, path)
         if part is UNTOUCHED:

@@ -66,6 +66,10 @@ class Codec(Protocol):
         """The first of `ends`, which was made without an idempotency key, with one."""
 
     @staticmethod
+    def described(opening: bytes, about: str) -> bytes:
+        """The first of `ends` with a description of the change."""
+
+    @staticmethod
     def encode(value: Any, /) -> bytes:
         """A value, or a patch, as it stands in a record."""
 
@@ -148,6 +152,11 @@ class JsonCodec(Codec):
     def keyed(opening: bytes, id: str, q: str) -> bytes:
         """See Codec."""
         return b'%b,"id":%b,"q":"%b","diff":' % (opening[:-8], encode_json(id), q.encode())
+
+    @staticmethod
+    def described(opening: bytes, about: str) -> bytes:
+        """See Codec."""
+        return b'%b,"about":%b,"diff":' % (opening[:-8], encode_json(about))
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
@@ -268,6 +277,11 @@ class MsgpackCodec(Codec):
         """See Codec."""
         members = encode_msgpack({"id": id, "q": q})[1:]
         return b"%c%b%b\xa4diff" % (opening[0] + 2, opening[1:-5], members)
+
+    @staticmethod
+    def described(opening: bytes, about: str) -> bytes:
+        """See Codec."""
+        return b"%c%b%b\xa4diff" % (opening[0] + 1, opening[1:-5], encode_msgpack({"about": about})[1:])
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""

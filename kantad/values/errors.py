@@ -51,6 +51,7 @@ class Problem(Exception):
         self.detail = detail
         self.more = more
         self.keys: list[str] = []
+        self.of_state = False  # whether it came of looking at the state, whatever its code
 
     def at(self, key: object) -> "Problem":
         """Say that what is wrong is below this key; called by each level on the way up."""
@@ -65,7 +66,7 @@ class Problem(Exception):
     @property
     def shows_state(self) -> bool:
         """Whether it tells of the state, so that it may be told only when that state is settled."""
-        return self.status in (404, 409, 412) or self.code == "key_reused"
+        return self.of_state or self.status in (404, 409, 412) or self.code == "key_reused"
 
     def body(self) -> dict[str, Any]:
         """The members of the RFC 9457 problem body, in the order they are sent."""

@@ -74,6 +74,8 @@ class Events:
             found["m"] = time_text(micros_of(logged.m))
         if logged.id is not None:
             found["id"] = logged.id
+        if logged.about is not None:
+            found["about"] = logged.about
         found["diff"] = logged.diff
         return found
 

@@ -236,11 +236,13 @@ def _pieces(value: Any) -> Iterator[str]:
 # -- lines
 
 
-def header(rev: int, time: str, action: str, user: str | None) -> Line:
-    """The line that says which change it is."""
+def header(rev: int, time: str, action: str, user: str | None, about: str | None = None) -> Line:
+    """The line that says which change it is, and what it is about."""
     line = [("faint", f"{rev} {safe(time)} "), ("action", label(action))]
     if user is not None:
         line += [("", " by "), ("user", label(user))]
+    if about is not None:
+        line += [("", " "), ("faint", f"({safe(about)})")]
     return line
 
 

@@ -31,6 +31,7 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     m: Any = None
     id: str | None = None
     q: str | None = None
+    about: str | None = None
     diff: dict[Any, Any] = {}
     b: int = 0
     h: str | None = None

@@ -38,6 +38,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "/v1/ws": {"GET": "websocket"},
     "/v1/revert": {"POST": "revert"},
     "/v1/status": {"GET": "status", "HEAD": "status"},
+    "/v1/schema": {"GET": "schema", "HEAD": "schema"},
     "/v1/snapshot": {"POST": "snapshot"},
     "/v1/backup": {"GET": "backup", "HEAD": "backup"},
     "/healthz": {"GET": "healthz", "HEAD": "healthz"},
@@ -45,6 +46,9 @@ ROUTES: dict[str, dict[str, str]] = {
     "/metrics": {"GET": "metrics", "HEAD": "metrics"},
     "/openapi.json": {"GET": "openapi", "HEAD": "openapi"},
 }
+
+# What is told of the engine alone.
+TOLD = {"status": operating.status, "schema": operating.schema, "readyz": operating.readyz}
 
 
 def route(target: str, method: str) -> tuple[str, str, str]:
@@ -142,10 +146,8 @@ class App:
                 return await operating.snapshot(engine)
             case "backup":
                 return await get_backup(engine, self.backups, request)
-            case "status":
-                return operating.status(engine)
-            case "readyz":
-                return operating.readyz(engine)
+            case "status" | "schema" | "readyz":
+                return TOLD[name](engine)
             case "metrics":
                 return operating.metrics(engine, self.connections(), self.fast_answers(), self.backups.count)
             case "openapi":

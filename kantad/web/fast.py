@@ -135,7 +135,7 @@ class Fast:
         """Answer with a problem; one that shows state waits for that state to be acknowledged."""
         reply = problem_reply(problem)
         connection.waiting = True
-        shows = problem.status in (404, 409, 412) and problem.code != "not_found"
+        shows = problem.shows_state and problem.code != "not_found"
         if not shows or not self.engine.settle_when(None, self.engine.rev, partial(_settle, connection, reply)):
             _settle(connection, reply, None)
 

@@ -22,6 +22,7 @@ def status(engine: Engine) -> Reply:
         "cursor": visible.cursor,
         "durable_rev": engine.durable_rev,
         "oldest": engine.past.oldest,
+        "schema": None if engine.schema is None else engine.schema.name,
         "schema_version": engine.v,
         "file": {"path": log.path, "format": log.codec.name, "bytes": log.size},
         "records": visible.rev - engine.past.oldest,
@@ -34,6 +35,13 @@ def status(engine: Engine) -> Reply:
         "trouble": engine.trouble,
     }
     return json_reply(body)
+
+
+def schema(engine: Engine) -> Reply:
+    """`GET /v1/schema`."""
+    if engine.schema is None:
+        raise Problem("not_found", "there is no schema: the server was started without --schema")
+    return json_reply(engine.schema.json_schema())
 
 
 def healthz() -> Reply:

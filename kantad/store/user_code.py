@@ -1,0 +1,117 @@
+"""The user's own code, imported by name: the type of the root, its validators, the migrations.
+
+Modules are looked for in the current folder first, as `python -m` does. Blocking, at the start only.
+"""
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from kantad.store.migrations import Migrations, Step
+from kantad.values.kinds import Unsupported
+from kantad.values.schema import Schema
+from kantad.values.validators import MARK, Validator
+
+_STEP = re.compile(r"migrate_v([1-9][0-9]{0,8})")
+
+
+class CodeError(Exception):
+    """The user's code cannot be used (exit status 2)."""
+
+
+def imported(name: str) -> ModuleType:
+    """The module of this name; raises `CodeError`."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise CodeError(f"there is no module {name} in {here} or on Python's path") from error
+        raise CodeError(f"{name} could not be imported: {error}") from error
+    except Exception as error:
+        raise CodeError(f"{name} could not be imported: {type(error).__name__}: {error}{_place(error)}") from error
+    except SystemExit as error:
+        raise CodeError(f"{name} could not be imported: it ends the process") from error
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's code it was raised."""
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith("<frozen"):
+            place = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def schema_of(name: str) -> Schema:
+    """The schema that `module:Type` names; raises `CodeError`."""
+    where, _, attribute = name.partition(":")
+    if not where or not attribute:
+        raise CodeError(f"{name!r} is not module:Type")
+    module = imported(where)
+    root: Any = module
+    for part in attribute.split("."):
+        root = getattr(root, part, None)
+    if not isinstance(root, type):
+        raise CodeError(f"{where} has no type {attribute}")
+    if not issubclass(root, msgspec.Struct):
+        raise CodeError(f"{name} is no msgspec.Struct")
+    if root.__struct_config__.array_like:
+        raise CodeError(f"{name} is array_like, but the root is an object")
+    try:
+        return Schema(root, tuple(_validators(module)))
+    except Unsupported as error:
+        raise CodeError(f"{name}: {error}") from error
+
+
+def _validators(module: ModuleType) -> list[Validator]:
+    """The marked functions of a module, in the order in which it defines them."""
+    found = [value for value in vars(module).values() if callable(value) and getattr(value, MARK, False) is True]
+    for function in found:
+        if inspect.iscoroutinefunction(function):
+            raise CodeError(f"the validator {function.__name__} is async; a validator is a plain def")
+        try:
+            inspect.signature(function).bind({}, ())
+        except TypeError:
+            raise CodeError(f"the validator {function.__name__} does not take (state, touched)") from None
+    return list(dict.fromkeys(found))
+
+
+def migrations_of(name: str) -> Migrations:
+    """The `migrate_vN` functions of a module; raises `CodeError`."""
+    steps: dict[int, Step] = {}
+    for attribute, value in vars(imported(name)).items():
+        found = _STEP.fullmatch(attribute)
+        if found is not None and callable(value):
+            steps[int(found[1])] = _step(int(found[1]), attribute, value)
+        elif attribute.startswith("migrate_v") and callable(value):
+            raise CodeError(f"{name}.{attribute}: migrations are called migrate_v1, migrate_v2, and so on")
+    return Migrations(name, steps)
+
+
+def _step(version: int, name: str, function: Any) -> Step:
+    if inspect.iscoroutinefunction(function):
+        raise CodeError(f"{name} is async; a migration is a plain def")
+    takes = [n for n in (1, 2) if _takes(function, n)]
+    if not takes:
+        raise CodeError(f"{name} takes neither (d) nor (d, ctx)")
+    description = (inspect.getdoc(function) or "").strip().partition("\n")[0]
+    return Step(version, name, function, takes[-1] == 2, description)
+
+
+def _takes(function: Any, count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    return True

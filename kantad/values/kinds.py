@@ -1,0 +1,283 @@
+"""What may stand at a place: a msgspec type, taken apart once into a tree of small kinds.
+
+A kind knows the type that msgspec converts to there, and how a patch goes on below it: by member, by
+key, by position. Where msgspec has more to say of a value than of its parts (a length, a
+`__post_init__`, a set, a tuple, fields left out at their default) a kind is `whole`: what is changed
+below it is converted anew as a whole. Pure; made at the start, for `schema`.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union
+from uuid import UUID
+
+import msgspec
+from msgspec import NODEFAULT, Meta
+from msgspec import inspect as types
+
+
+class Unsupported(Exception):
+    """A type that values cannot be checked against."""
+
+
+class Member(NamedTuple):
+    """A member of an object; without a default it is required, unless it may be absent."""
+
+    kind: "Kind"
+    default: Any  # NODEFAULT if there is none
+    factory: Callable[[], Any] | Any
+    optional: bool  # may be absent from what is stored
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is NODEFAULT and self.factory is NODEFAULT and not self.optional
+
+
+class Kind:
+    """What may stand at a place; see the module. One that is `sorted` is a set.
+
+    `annotation` is what msgspec converts to. `plain` are the types of values that are stored as they are given;
+    another scalar is stored as it is if `decode` makes a value of its JSON that has the same JSON (and if the
+    kind is none that `differs` in MessagePack). Below it: `members` of an object, or a `key` and an `item`, or (of
+    an array) an `item` or a kind for each of the `positions`. Of a union, `choices` are the kinds by the type of
+    the value, or, where it is an object with a `tag`, by that.
+    """
+
+    __slots__ = (
+        "annotation",
+        "choices",
+        "decode",
+        "differs",
+        "free",
+        "item",
+        "key",
+        "members",
+        "plain",
+        "positions",
+        "sorted",
+        "tag",
+        "whole",
+    )
+
+    def __init__(self, annotation: Any, plain: frozenset[type] = frozenset(), *, free: bool = False) -> None:
+        self.annotation, self.plain, self.free = annotation, plain, free
+        self.whole = self.sorted = self.differs = False
+        self.members: dict[Any, Member] | None = None
+        self.key: Kind | None = None
+        self.item: Kind | None = None
+        self.positions: tuple[Kind, ...] = ()
+        self.choices: dict[Any, Kind] | None = None
+        self.tag: str | None = None
+        self.decode: Callable[[bytes], Any] | None = None
+
+    def of(self, value: Any) -> "Kind":
+        """The kind that a stored value is of: itself, or one of a union's."""
+        if self.choices is None or self.free:
+            return self
+        if self.tag is not None and type(value) is dict:
+            found = self.choices.get(value.get(self.tag))
+        else:
+            found = self.choices.get(type(value))
+        return found or OPAQUE
+
+    def below(self, key: Any) -> "Kind | None":
+        """The kind of what is at a key of an object or a position of an array, if any."""
+        if self.members is not None:
+            member = self.members.get(key)
+            return None if member is None else member.kind
+        if self.positions:
+            return self.positions[key] if type(key) is int and key < len(self.positions) else None
+        return self.item
+
+
+FREE: Final = Kind(Any, free=True)
+OPAQUE: Final = Kind(Any)  # of a value that no choice of a union fits
+OPAQUE.whole = True
+
+_SCALARS: Final[dict[type, type]] = {
+    types.NoneType: NoneType,
+    types.BoolType: bool,
+    types.IntType: int,
+    types.FloatType: float,
+    types.StrType: str,
+}
+
+
+_NATIVE: Final = (types.BytesType, types.ByteArrayType, types.DateTimeType)
+
+Record = types.StructType | types.DataclassType | types.TypedDictType | types.NamedTupleType
+
+
+class Compiler:
+    """Makes kinds of msgspec's descriptions of types. Types may contain themselves."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[types.Type, Kind]] = {}  # by the id of the description, which is kept
+        self.unsettled = False  # whether msgspec leaves something open: the order of sets, defaults of dataclasses
+        self.tuples = False  # or other arrays that are no lists
+        self.odd_keys = False  # keys that MessagePack would have as floats or byte strings
+
+    def kind(self, described: types.Type) -> Kind:
+        """The kind of a described type; raises `Unsupported`."""
+        while isinstance(described, types.Metadata):
+            described = described.type
+        if isinstance(described, types.AnyType):
+            return FREE
+        if id(described) in self.known:
+            return self.known[id(described)][1]
+        made = Kind(annotation(described))
+        self.known[id(described)] = described, made
+        self._fill(made, described)
+        if made.members is None and made.item is None and not made.positions and not made.choices:
+            made.decode = msgspec.json.Decoder(made.annotation).decode
+            parts = described.types if isinstance(described, types.UnionType) else (described,)
+            made.differs = any(isinstance(part, _NATIVE) for part in parts)
+        return made
+
+    def _fill(self, kind: Kind, described: types.Type) -> None:
+        scalar = _SCALARS.get(type(described))
+        if scalar is not None:
+            kind.plain = frozenset() if _is_bounded(described) else frozenset((scalar,))
+        elif isinstance(described, types.UnionType):
+            self._fill_union(kind, described)
+        elif isinstance(described, types.DictType):
+            kind.key, kind.item = self.kind(described.key_type), self.kind(described.value_type)
+            kind.whole = described.min_length is not None or described.max_length is not None
+            self.odd_keys |= isinstance(described.key_type, types.FloatType | types.BytesType)
+        elif isinstance(described, types.CollectionType):
+            is_set = isinstance(described, types.SetType | types.FrozenSetType)
+            self.unsettled |= is_set
+            kind.sorted = is_set
+            self.tuples |= isinstance(described, types.VarTupleType)
+            kind.item = self.kind(described.item_type)
+            kind.whole = is_set or described.min_length is not None or described.max_length is not None
+        elif isinstance(described, types.TupleType):
+            self.tuples = kind.whole = True
+            kind.positions = tuple(self.kind(each) for each in described.item_types)
+        elif isinstance(described, Record):
+            self._fill_record(kind, described)
+
+    def _fill_record(self, kind: Kind, described: Record) -> None:
+        tag = tag_of(described)
+        tag_kind = None if tag is None else self.kind(types.LiteralType((tag[1],)))
+        if isinstance(described, types.NamedTupleType) or getattr(described, "array_like", False):
+            self.tuples = kind.whole = True
+            below = [self.kind(field.type) for field in described.fields]
+            kind.positions = tuple(below if tag_kind is None else [tag_kind, *below])
+            return
+        self.unsettled |= isinstance(described, types.DataclassType)
+        config = getattr(described.cls, "__struct_config__", None)
+        omits = config is not None and config.omit_defaults
+        kind.whole = omits or hasattr(described.cls, "__post_init__")
+        kind.members = {}
+        if tag is not None and tag_kind is not None:
+            kind.members[tag[0]] = Member(tag_kind, tag[1], NODEFAULT, False)
+        for field in described.fields:
+            unset = not field.required and field.default is field.default_factory is NODEFAULT
+            each = self.kind(field.type)
+            kind.members[field.encode_name] = Member(each, field.default, field.default_factory, omits or unset)
+
+    def _fill_union(self, kind: Kind, described: types.UnionType) -> None:
+        kind.choices = {}
+        for each in described.types:
+            choice = self.kind(each)
+            if choice.free:
+                kind.free = True
+            kind.plain |= choice.plain
+            tag = tag_of(each)
+            if choice.members is not None and tag is not None:
+                kind.tag, kind.choices[tag[1]] = tag[0], choice
+            elif choice.members is not None or choice.key is not None:
+                kind.choices[dict] = choice
+            elif choice.item is not None or choice.positions:
+                kind.choices[list] = OPAQUE if list in kind.choices else choice
+
+
+def compiled(root: type[Any]) -> tuple[Kind, Compiler]:
+    """The kind of a type, and what else was noticed of it; raises `Unsupported`."""
+    compiler = Compiler()
+    try:
+        kind = compiler.kind(types.type_info(root))
+        msgspec.json.schema(root)
+        msgspec.json.Decoder(root)  # builds what it decodes with, so that what is wrong shows now
+    except Unsupported:
+        raise
+    except Exception as error:  # of annotations that do not resolve, and of what msgspec does not support
+        raise Unsupported(str(error)) from error
+    return kind, compiler
+
+
+def tag_of(described: types.Type) -> tuple[str, Any] | None:
+    """The member that tells a Struct from others, and its value; None where it has none."""
+    if not isinstance(described, types.StructType) or described.tag_field is None:
+        return None
+    return described.tag_field, described.tag
+
+
+_BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
+
+
+def _bounds(described: types.Type) -> dict[str, Any]:
+    found = {name: getattr(described, name, None) for name in _BOUNDS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_bounded(described: types.Type) -> bool:
+    return bool(_bounds(described))
+
+
+_NAMES: Final[dict[type, Any]] = {
+    types.NoneType: None,
+    types.BoolType: bool,
+    types.IntType: int,
+    types.FloatType: float,
+    types.StrType: str,
+    types.BytesType: bytes,
+    types.ByteArrayType: bytearray,
+    types.DateTimeType: datetime,
+    types.DateType: date,
+    types.TimeType: time,
+    types.TimeDeltaType: timedelta,
+    types.UUIDType: UUID,
+    types.DecimalType: Decimal,
+}
+
+
+def annotation(described: types.Type) -> Any:
+    """The annotation that a described type came from; raises `Unsupported`."""
+    while isinstance(described, types.Metadata):
+        described = described.type
+    made = _unbounded(described)
+    bounds = _bounds(described)
+    return Annotated[made, Meta(**bounds)] if bounds else made
+
+
+def _unbounded(described: types.Type) -> Any:
+    if isinstance(described, types.AnyType):
+        return Any
+    if type(described) in _NAMES:
+        return _NAMES[type(described)]
+    if isinstance(described, types.UnionType):
+        return Union[tuple(annotation(each) for each in described.types)]  # noqa: UP007
+    if isinstance(described, types.LiteralType):
+        return Literal[described.values]
+    if isinstance(described, types.DictType):
+        return dict[annotation(described.key_type), annotation(described.value_type)]  # type: ignore[misc]
+    if isinstance(described, types.VarTupleType):
+        return tuple[annotation(described.item_type), ...]  # type: ignore[misc]
+    if isinstance(described, types.TupleType):
+        return tuple[tuple(annotation(each) for each in described.item_types)]  # type: ignore[misc]
+    if isinstance(described, types.CollectionType):
+        container: Any = {types.ListType: list, types.SetType: set}.get(type(described), frozenset)
+        return container[annotation(described.item_type)]
+    return _named(described)
+
+
+def _named(described: types.Type) -> Any:
+    """Types that are a class of their own."""
+    if isinstance(described, types.CustomType | types.RawType | types.ExtType | types.MemoryViewType):
+        raise Unsupported(f"{getattr(described, 'cls', type(described).__name__)} is no type of stored values")
+    return described.cls  # type: ignore[attr-defined]
