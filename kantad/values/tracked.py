@@ -17,8 +17,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from kanta_client.plain import SCALARS, fields_of, name_of
 from kantad.values.content import MISSING
+from kantad.values.plain import SCALARS, fields_of, name_of
 from kantad.values.pointer import Path
 
 OWN: Final = SCALARS | {type(MISSING)}  # nothing to go down into

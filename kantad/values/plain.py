@@ -2,7 +2,7 @@
 
 Beyond JSON's own these are msgspec Structs, UUIDs, times, enums, sets, and whatever else msgspec
 encodes. A set is written in the order of its elements' JSON, so that equal sets are written alike.
-Reading a dict that tracks its reads (`kanta_client.tracked`) is not noted here. Pure.
+Reading a dict that tracks its reads (`kantad.values.tracked`) is not noted here. Pure.
 """
 
 from collections.abc import Iterable

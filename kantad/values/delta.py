@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from kanta_client.plain import default_of, fields_of, is_left_out, name_of, plain
-from kanta_client.tracked import Tracked
 from kantad.values.content import MISSING, same
 from kantad.values.diff import SAME, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape, marshal
+from kantad.values.plain import default_of, fields_of, is_left_out, name_of, plain
 from kantad.values.pointer import Path
+from kantad.values.tracked import Tracked
 
 
 class Findings:
