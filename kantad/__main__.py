@@ -176,6 +176,7 @@ def _open(config: Config, code: Code) -> tuple[Engine, list[socket.socket]]:
             max_depth=config.get("max-depth"),
             schema=code[0],
             migrations=code[1],
+            own_process=True,
         )
     except BaseException:
         release(bound)

@@ -377,23 +377,18 @@ def open_engine(
     ring_bytes: int = RING_BYTES,
     schema: Schema | None = None,
     migrations: Migrations | None = None,
+    initial: dict[str, Any] | None = None,
+    own_process: bool = False,
 ) -> Engine:
-    """Open (or create) a database file, and bring it to the schema's type and the migrations' version.
+    """Open (or create, with `initial`) a database file; bring it to the schema's type and the migrations' version.
 
-    Raises `Locked`, `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
+    With `own_process` the collector is set up for it. Raises `Locked`, `NotOurs`, `Damaged`, `Failed`, `NoRoom`,
+    `Broken` and OSError.
     """
-    with loading():
+    with loading() if own_process else contextlib.nullcontext():
         log, found = open_log(path, format, disk or RealDisk(), clock())
-        upgrade(log, found, clock(), schema, migrations)
+        upgrade(log, found, clock(), schema, migrations, initial=initial)
         for warning in found.warnings:
             logger.warning("%s: %s", path, warning)
-        return Engine(
-            log,
-            found,
-            ack=ack,
-            flush_interval=flush_interval,
-            max_depth=max_depth,
-            clock=clock,
-            ring_bytes=ring_bytes,
-            schema=schema,
-        )
+        more: Any = {"max_depth": max_depth, "clock": clock, "ring_bytes": ring_bytes, "schema": schema}
+        return Engine(log, found, ack=ack, flush_interval=flush_interval, **more)
