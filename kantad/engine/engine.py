@@ -28,7 +28,7 @@ from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, set
 from kantad.engine.place import ROOT, Place, Places
 from kantad.engine.preconditions import Present, at_present, check
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
-from kantad.engine.requests import Seen, Window, added_child
+from kantad.engine.requests import Seen, Window, added_child, child_in_outline
 from kantad.engine.ring import RING_BYTES
 from kantad.engine.visible import Visible
 from kantad.engine.waiting import Waiting
@@ -90,7 +90,7 @@ class Engine:
         self.window = Window()
         with log.buffer() as buffer:
             for old in history.keyed(buffer, log.size, log.framing, log.codec, found):
-                self.window.add(old.key, Seen(old.q, old.rev, old.chain, old.micros, True))
+                self.window.add(old.key, Seen(old.q, old.rev, old.chain, old.micros, True, outline=old.outline))
         self.window.trim()
         self.waiting = Waiting(self.tag)
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
@@ -247,7 +247,9 @@ class Engine:
     def _replayed(self, seen: Seen, proposal: Proposal) -> Outcome:
         child, diff = seen.child, None
         made_child = child is None and proposal.edit == "post"
-        if seen.changed and (made_child or proposal.want_diff):
+        if seen.changed and seen.rev <= self.past.oldest:  # its record is held no longer
+            child = child_in_outline(seen.outline, proposal.path) if made_child else child
+        elif seen.changed and (made_child or proposal.want_diff):
             looked = proposal.looked
             diff = looked.seen if looked is not None else self.past_now().changes_after(seen.rev - 1)[0].diff
             if made_child:

@@ -161,7 +161,7 @@ def looks_back(engine: "Engine", proposal: Proposal) -> bool:
     seen = engine.window.peek(proposal.key)
     if seen is not None and not proposal.dry_run:
         told = proposal.want_diff or (proposal.edit == "post" and seen.child is None)
-        return seen.changed and told and seen.rev < engine.past.ring.first
+        return seen.changed and told and engine.past.oldest < seen.rev < engine.past.ring.first
     far = _far(engine)
     return any(engine.past.oldest <= parse_cursor(mark, name)[0] < far for name, mark in _marks(proposal))
 
@@ -181,7 +181,12 @@ async def look_back(engine: "Engine", proposal: Proposal) -> None:
     """
     seen = engine.window.peek(proposal.key)
     if seen is not None and not proposal.dry_run:
-        record = engine.log.codec.decode(await engine.feeds.payload(seen.rev), Change)
+        try:
+            record = engine.log.codec.decode(await engine.feeds.payload(seen.rev), Change)
+        except Problem:
+            if seen.rev > engine.past.oldest:  # else it was cut off meanwhile, and is answered without
+                raise
+            return
         proposal.looked = Looked(seen=record.diff)
         return
     search = _Search(proposal)

@@ -201,11 +201,12 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
     path = os.path.realpath(path)
     fd = _open_locked(path, flag, disk, micros)
     try:
-        remove_leftovers(disk, path)
+        removed = remove_leftovers(disk, path)
         framing, codec = format_of(os.pread(fd, 16, 0), flag)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
             found = recover(buffer, log.size, framing, codec)
+        found.warnings += [f"removed {name}, which was left over" for name in removed if ".compacting." in name]
         _settle(log, found, micros)
     except BaseException:
         disk.close(fd)
