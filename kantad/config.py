@@ -129,6 +129,7 @@ _METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert":
 COMMANDS: Final = {
     "check": "verify every record of a file",
     "compact": "drop history from a file, and keep what was dropped as another one",
+    "convert": "write a file anew in the other format",
     "dump": "print the state, now or at a revision or time, as JSON",
     "log": "print the history, change by change; --follow goes on with it",
     "repair": "cut a damaged file at the damage, or --adopt what stands behind it",

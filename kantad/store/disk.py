@@ -167,22 +167,23 @@ def place(
     *,
     replace: bool,
     prepare: Callable[[int], None] = lambda fd: None,
+    prove: Callable[[int], None] = lambda fd: None,
     hidden: str | None = None,
     gently: bool = False,
 ) -> None:
     """Put a file of these parts at this path, wholly or not at all, and durably.
 
-    It is written under another name, synced, then renamed (`replace`) or linked (which raises
-    FileExistsError where the path is taken), and the folder is synced. `prepare` is given its
-    descriptor while it is empty. Raises OSError; one that tells that no file can be made names the folder.
-    The other name is one of `hidden`'s, where that is given: whoever holds the lock on that removes what was left
-    behind. `gently` syncs each part by itself: a long sync holds up those of other files.
+    It is written under another name, synced, then renamed (`replace`) or linked (which raises FileExistsError
+    where the path is taken), and the folder is synced. `prepare` is given its descriptor while it is empty,
+    `prove` when it is written: what that raises is in time. The other name is one of `hidden`'s, where that is
+    given: whoever holds the lock on that removes what was left behind. `gently` syncs each part by itself: a
+    long sync holds up those of other files. Raises OSError; one that tells that no file can be made names the folder.
     """
     temporary = f"{hidden or path}.new-{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         disk.unlink(temporary)
     try:
-        fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        fd = disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     except OSError as error:
         why = f"no file can be made there: {error.strerror}"
         raise OSError(error.errno, why, os.path.dirname(path) or ".") from error
@@ -193,6 +194,7 @@ def place(
             if gently:
                 disk.sync(fd)
         disk.sync(fd)
+        prove(fd)
         if replace:
             disk.rename(temporary, path)
         else:

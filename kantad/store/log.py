@@ -179,6 +179,11 @@ def format_of(head: bytes, flag: str | None) -> tuple[Framing, Codec]:
     return BinaryFrames(head[:4]), MsgpackCodec()
 
 
+def new_file(format: str) -> tuple[Framing, Codec]:
+    """How a new file of a format is written."""
+    return (JsonLines(), JsonCodec()) if format == "json" else (BinaryFrames(os.urandom(4)), MsgpackCodec())
+
+
 def first_bytes(flag: str | None, micros: int, seed: bytes) -> bytes:
     """The content of a new file: nothing in JSON; in MessagePack the seed and the first frame."""
     return seed + first_frame(BinaryFrames(seed), MsgpackCodec(), micros) if flag == "msgpack" else b""
