@@ -150,6 +150,7 @@ def _open(config: Config) -> tuple[Engine, list[socket.socket]]:
             ack=config.get("ack"),
             flush_interval=config.get("flush-interval"),
             max_depth=config.get("max-depth"),
+            readonly=config.get("readonly"),
         )
     except BaseException:
         release(bound)

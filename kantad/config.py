@@ -101,6 +101,7 @@ SETTINGS: Final = (
     Setting("port", _integer(0, 65535), 8700, "the port; 0 picks a free one"),
     Setting("unix", _text, None, "listen on this Unix socket, and on no address"),
     Setting("format", OneOf(("json", "msgpack")), None, "the format of a new file (default: json)"),
+    Setting("readonly", _switch, False, "serve a file that is there, without locking or changing it"),
     Setting("ack", OneOf(tuple(ACKS)), "durable", "when a write is answered"),
     Setting("flush-interval", _seconds, 0.1, "seconds within which relaxed writes reach the disk"),
     Setting("insecure", _switch, False, "allow an address other than loopback without access control"),

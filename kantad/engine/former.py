@@ -167,7 +167,7 @@ class Former:
 
     def _question(self, rev: int = 0, path: Path = (), view: View = VALUE, micros: int | None = None) -> Question:
         log = self.engine.log
-        return Question(log.path, log.identity, log.size, self.engine.past.oldest, rev, micros, path, view)
+        return Question(log.name(), log.identity, log.size, self.engine.past.oldest, rev, micros, path, view)
 
     async def _asked(self, question: Question) -> Answer:
         """The answer by the third or fourth way; raises `Problem`."""

@@ -142,6 +142,14 @@ class Log:
         with mapped(self.fd, self.size) as buffer:
             yield buffer
 
+    def name(self) -> str:
+        """A path that leads other processes to this file, where another took its place, too (on Linux)."""
+        with contextlib.suppress(OSError):
+            there = self.disk.stat(self.path)
+            if (there.st_dev, there.st_ino) == self.identity:
+                return self.path
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
     def close(self) -> None:
         """Release the file and its lock."""
         self.disk.close(self.fd)
@@ -213,6 +221,31 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
             found = recover(buffer, log.size, framing, codec)
         found.warnings += [f"removed {name}, which was left over" for name in removed if ".compacting." in name]
         _settle(log, found, micros)
+    except BaseException:
+        disk.close(fd)
+        raise
+    return log, found
+
+
+def open_readonly(path: str, flag: str | None, disk: Disk) -> tuple[Log, Recovered]:
+    """Open a file as it is now, for reading only: it is neither locked nor changed, and may grow meanwhile.
+
+    What would be cut off, or completed, is not read. Raises `NotOurs`, `Damaged` and OSError.
+    """
+    path = os.path.realpath(path)
+    check_kind(disk.stat(path).st_mode)
+    fd = disk.open(path, os.O_RDONLY)
+    try:
+        framing, codec = format_of(os.pread(fd, 16, 0), flag)
+        log = Log(path, fd, framing, codec, disk)
+        with log.buffer() as buffer:
+            found = recover(buffer, log.size, framing, codec)
+            if found.newline:
+                found = recover(buffer, buffer.rfind(b"\n") + 1, framing, codec)
+                found.warnings.append("the last record lacks its newline: it is left out")
+        if found.torn:
+            found.warnings.append(f"the last {log.size - found.end} bytes are no whole record: they are left out")
+        log.size = log.reach = found.end
     except BaseException:
         disk.close(fd)
         raise

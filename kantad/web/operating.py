@@ -28,6 +28,7 @@ def status(engine: Engine) -> Reply:
         "subscribers": len(engine.feeds.readers),
         "uptime": round(time.monotonic() - _STARTED, 3),
         "ack": engine.policy,
+        "readonly": engine.readonly,
         "idempotency_keys": len(engine.window.changes),
         "history": engine.history,
         "warnings": engine.warnings,
@@ -45,6 +46,8 @@ def readyz(engine: Engine) -> Reply:
     """`GET /readyz`: it can take writes; 503 with the reason when it cannot."""
     if engine.stopping:
         raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+    if engine.readonly:
+        raise Problem("unavailable", "the file is served read-only")
     if engine.trouble is not None and not _room(engine):
         raise Problem("unavailable", engine.trouble, retry_after=2)
     return json_reply({"status": "ready", "rev": engine.visible.rev})
@@ -77,7 +80,12 @@ def metrics(engine: Engine, connections: int, fast_answers: int, backups: int) -
         ("kantad_connections", "gauge", "Open connections.", connections),
         ("kantad_backups", "gauge", "Backups that are being sent.", backups),
         ("kantad_fast_answers_total", "counter", "Requests answered by the fast path.", fast_answers),
-        ("kantad_writable", "gauge", "1 where the last write had room.", int(engine.trouble is None)),
+        (
+            "kantad_writable",
+            "gauge",
+            "1 where writes are taken, and the last one had room.",
+            int(engine.trouble is None and not engine.readonly),
+        ),
     ]
     text = "".join(
         f"# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, help, value in figures

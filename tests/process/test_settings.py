@@ -13,6 +13,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "port": ("0", 0),
     "unix": ("/tmp/socket", "/tmp/socket"),
     "format": ("msgpack", "msgpack"),
+    "readonly": ("true", True),
     "ack": ("written", "written"),
     "flush-interval": ("0.5", 0.5),
     "insecure": ("true", True),
