@@ -180,6 +180,8 @@ async def _serve(config: Config) -> int:
         file=sys.stderr,
         flush=True,
     )
+    if config.get("retain") is not None:
+        engine.compaction.keep_to(config.get("retain"))
     verifying = asyncio.get_running_loop().create_task(verify_older_part(engine))
     ends: set[asyncio.Future[Any]] = {stop, engine.broken}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.backlog import Backlog
 from kantad.engine.committer import Committer
+from kantad.engine.compacting import Compaction
 from kantad.engine.feed import Feeds
 from kantad.engine.former import Former
 from kantad.engine.interest import Interest
@@ -97,6 +98,7 @@ class Engine:
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         self.committer = Committer(log, ack, flush_interval, self, KeyOrders())
         self.former = Former(self)
+        self.compaction = Compaction(self)
         self.feeds = Feeds(self, self.past.ring, self.backlog, self.interest, self.former.value_at)
 
     # -- reading
@@ -344,6 +346,7 @@ class Engine:
         """Refuse further writes, make everything durable, and write a snapshot if the next start is worth it."""
         self.retire()
         await self.former.stop()
+        await self.compaction.stop()
         await self.committer.drain()
         self.feeds.stop()
         worth_it = self.rev - self.snapshot_rev > SNAPSHOT_ON_STOP

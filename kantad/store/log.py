@@ -65,6 +65,14 @@ class Log:
         self.size = self.reach = status.st_size  # `reach`: how long the `append` that runs may make it
         self.checked = 0.0  # when it was last seen to be ours, on the monotonic clock
 
+    def become(self, fd: int, framing: Framing, size: int) -> int:
+        """Go on with another file, which took this one's place; returns the old descriptor, still to be closed."""
+        old, self.fd, self.framing = self.fd, fd, framing
+        status = self.disk.fstat(fd)
+        self.identity = (status.st_dev, status.st_ino)
+        self.size = self.reach = size
+        return old
+
     def check_path(self) -> None:
         """Raise `Broken` unless the path still names this file, and it is as long as we left it.
 

@@ -108,6 +108,12 @@ class LeverDisk:
             self.room += os.fstat(fd).st_size - size
         self.real.truncate(fd, size)
 
+    def chown(self, fd: int, owner: int, group: int) -> None:
+        self.real.chown(fd, owner, group)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        self.real.chmod(fd, mode)
+
     def fstat(self, fd: int) -> os.stat_result:
         return self.real.fstat(fd)
 
