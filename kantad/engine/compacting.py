@@ -17,6 +17,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from kantad.engine.pending import Errand, settling
 from kantad.engine.worker import Worker
 from kantad.logs import escaped
 from kantad.store.compaction import Rewriting, Rewritten, Unsettled, swap_in
-from kantad.store.disk import remove_leftovers
+from kantad.store.disk import Disk, remove_leftovers
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.index import Index
 from kantad.store.log import FULL, Broken
@@ -46,6 +47,7 @@ logger = logging.getLogger("kantad")
 COMMAND: Final = (sys.executable, "-P", "-m", "kantad.tools.rewrite")
 SHORT: Final = 64 << 10  # bytes that are left for the writer thread to copy
 MOST_ROUNDS: Final = 50
+PATIENCE: Final = 3.0  # seconds that the process has to remove what it made in vain
 LOOK: Final = 3600.0  # seconds between two looks at whether the retention asks for something
 DAY: Final = 24 * 3600.0
 GROWN: Final = 1.5  # times the size that the last compaction left
@@ -116,7 +118,7 @@ class Compaction:
             await asyncio.wait(tasks)
 
     def _ended(self, task: "asyncio.Task[Compacted]") -> None:
-        self.running = None
+        self.running, self.swapping = None, False
         if task.cancelled():
             return
         error = task.exception()
@@ -150,10 +152,11 @@ class Compaction:
                     return Compacted(oldest, 0, before, before, "", ts)
                 await self._remember(report)
                 report = await self._catch_up(worker, report)
+                self.swapping = True  # what takes a moment only is finished
                 done = await self._swapped(report)
                 await self._told(worker, Stay())
             finally:
-                await asyncio.shield(worker.end())
+                await asyncio.shield(worker.end(PATIENCE))
         except (OSError, EOFError, msgspec.MsgspecError) as error:
             if engine.past.oldest == oldest:
                 raise Problem("unavailable", f"its process ended: {type(error).__name__}", retry_after=5) from None
@@ -220,12 +223,10 @@ class Compaction:
             raise _failed(error) from None
         swap = Swap(engine, report.temporary, made)
         future, settle = settling()
-        self.swapping = True
         try:
             engine.committer.run_alone(Errand(swap.work, swap.then, settle))
             await future
         finally:
-            self.swapping = False
             if not swap.done:
                 log.disk.close(made.fd)
         if swap.failure is not None:
@@ -308,5 +309,10 @@ class Swap:
         engine.history = "verified"
         index = Index(log, first, last, Anchor(engine.written.rev, log.size, engine.written.chain))
         forgotten = engine.backlog.begin_anew(index, done.rev)
-        closing = weakref.finalize(forgotten, log.disk.close, old)  # who reads it in a thread may finish
+        closing = weakref.finalize(forgotten, _close_elsewhere, log.disk, old)  # who reads it in a thread may finish
         closing.atexit = False
+
+
+def _close_elsewhere(disk: Disk, fd: int) -> None:
+    """Close a file that has no name any more: its blocks are freed then (measured with 292 MiB: 20 ms)."""
+    threading.Thread(target=disk.close, args=(fd,), name="kantad-closer", daemon=True).start()

@@ -59,16 +59,23 @@ class Worker:
         """What comes further; raises OSError and EOFError."""
         return await self.reader.readexactly(size)
 
-    async def end(self) -> None:
-        """Kill it, and wait until it is gone."""
-        self.process.kill()
+    async def end(self, patience: float = 0.0) -> None:
+        """Kill it, and wait until it is gone; with patience, it has so many seconds to put its things in order."""
+        if patience:
+            self.process.terminate()
+        else:
+            self.process.kill()
         if self.writer is None:
             self.channel.close()
         else:
             self.writer.close()
             with contextlib.suppress(OSError):
                 await self.writer.wait_closed()
-        await asyncio.to_thread(self.process.wait)
+        try:
+            await asyncio.to_thread(self.process.wait, patience or None)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            await asyncio.to_thread(self.process.wait)
 
 
 def _environment() -> dict[str, str]:

@@ -282,11 +282,10 @@ def prove(buffer: Any, end: int, framing: Framing, codec: Codec, rev: int, chain
     return walk.replayer.unverified
 
 
-def keep_archive(disk: Disk, path: str, buffer: Any, done: Rewritten, model: os.stat_result) -> tuple[str, bool]:
-    """Keep the old file up to the cut as `<stem>@<time of its last record>.kantadb`, durably; its path, and
-    whether it is new.
+def archive_name(path: str, buffer: Any, done: Rewritten) -> tuple[str, bool]:
+    """Where the old file up to the cut is to be kept: `<stem>@<time of its last record>.kantadb`, numbered if need be.
 
-    One that is there already and holds the same (a compaction stopped after it was made) is that one.
+    Also whether it is there already (a compaction stopped after it was made).
     """
     stem = path.removesuffix(".kantadb")
     moment = datetime.fromtimestamp(done.micros // 1_000_000, UTC)
@@ -294,23 +293,25 @@ def keep_archive(disk: Disk, path: str, buffer: Any, done: Rewritten, model: os.
     number = 0
     while True:
         name = f"{stem}@{stamp}{f'.{number}' if number else ''}.kantadb"
-        if _holds(name, buffer, done.place):
+        if not os.path.lexists(name):
             return name, False
-        try:
-            disk.stat(name)
-        except FileNotFoundError:
-            parts = (buffer[start : min(start + PART, done.place)] for start in range(0, done.place, PART))
-            prepare = partial(make_alike, disk, model)
-            try:
-                place(disk, name, parts, replace=False, prepare=prepare, hidden=f"{path}.archive", gently=True)
-            except FileExistsError:
-                continue
-            except OSError:
-                if _holds(name, buffer, done.place):
-                    disk.unlink(name)
-                raise
+        if _holds(name, buffer, done.place):
             return name, True
         number += 1
+
+
+def keep_archive(disk: Disk, path: str, name: str, buffer: Any, done: Rewritten, model: os.stat_result) -> None:
+    """Keep the old file up to the cut under this name, durably; raises OSError, and then there is none."""
+    parts = (buffer[start : min(start + PART, done.place)] for start in range(0, done.place, PART))
+    prepare = partial(make_alike, disk, model)
+    try:
+        place(disk, name, parts, replace=False, prepare=prepare, hidden=f"{path}.archive", gently=True)
+    except FileExistsError:
+        raise
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(name)
+        raise
 
 
 def _holds(name: str, buffer: Any, size: int) -> bool:

@@ -16,7 +16,16 @@ import os
 from typing import TextIO
 
 from kantad.logs import escaped
-from kantad.store.compaction import Ambiguous, Old, Unsettled, keep_archive, rewrite, swap_in, temporary_name
+from kantad.store.compaction import (
+    Ambiguous,
+    Old,
+    Unsettled,
+    archive_name,
+    keep_archive,
+    rewrite,
+    swap_in,
+    temporary_name,
+)
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.history import Unreadable
 from kantad.store.log import Broken, Locked, Log, NotOurs, open_log
@@ -92,7 +101,10 @@ def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name
         made = rewrite(disk, temporary, old, cut, (found.rev, found.chain), model)
         try:
             if archived:
-                archive, new = keep_archive(disk, log.path, buffer, made.done, model)
+                archive, there = archive_name(log.path, buffer, made.done)
+                if not there:
+                    keep_archive(disk, log.path, archive, buffer, made.done, model)
+                    new = True
             swap_in(disk, temporary, log.path, made.fd)
         except OSError:
             for file in (temporary, archive) if new else (temporary,):

@@ -8,11 +8,21 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import socket
 import sys
 from typing import Any, Final
 
-from kantad.store.compaction import Ambiguous, Old, Rewriting, keep_archive, rewrite, temporary_name
+from kantad.store.compaction import (
+    Ambiguous,
+    Old,
+    Rewriting,
+    Rewritten,
+    archive_name,
+    keep_archive,
+    rewrite,
+    temporary_name,
+)
 from kantad.store.disk import RealDisk
 from kantad.store.history import Unreadable
 from kantad.store.log import FULL, format_of, mapped
@@ -47,10 +57,22 @@ class Work:
                 return Report("nothing")
             self.made = rewrite(self.disk, self.temporary, old, cut, (order.rev, order.chain), self.model)
             if order.archive:
-                self.archive, self.is_new = keep_archive(self.disk, order.file, buffer, self.made.done, self.model)
+                self._keep(buffer, self.made.done)
             kept = old.keys(cut)
         told = () if kept is None else zip(kept.ids, kept.answers, strict=True)
         return self._report(pieces([(key, outline) for (key, _, _), (_, _, outline) in told]))
+
+    def _keep(self, buffer: Any, done: Rewritten) -> None:
+        """Keep what is cut off; what is to be removed again if this is stopped is noted before."""
+        while not self.is_new:
+            self.archive, there = archive_name(self.order.file, buffer, done)
+            if there:
+                return
+            self.is_new = True
+            try:
+                keep_archive(self.disk, self.order.file, self.archive, buffer, done, self.model)
+            except FileExistsError:
+                self.is_new = False
 
     def go_on(self, end: int) -> Report:
         """Copy further records."""
@@ -113,6 +135,7 @@ def main() -> int:
     with contextlib.suppress(OSError):  # a sandbox may not allow it
         os.nice(NICE)
     os.umask(0o077)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed
     try:
         serve(socket.socket(fileno=sys.stdin.fileno()))
     except OSError:
