@@ -27,7 +27,6 @@ import msgspec
 
 from kantad.engine.pending import Errand, settling
 from kantad.engine.worker import Worker
-from kantad.logs import escaped
 from kantad.store.compaction import Rewriting, Rewritten, Unsettled, swap_in
 from kantad.store.disk import Disk, remove_leftovers
 from kantad.store.history import Anchor, Unreadable
@@ -169,7 +168,7 @@ class Compaction:
             done.rev,
             before,
             log.size,
-            f", the rest is kept as {escaped(report.archive)}" if report.archive else "",
+            f", the rest is kept as {os.path.basename(report.archive)!r}" if report.archive else "",
         )
         return Compacted(done.rev, done.rev - oldest, before, log.size, report.archive, ts)
 
