@@ -22,8 +22,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from kantad.engine.engine import Engine, open_engine
+from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
+from kantad.engine.opening import open_engine
 from kantad.values.codec import JsonCodec
 from kantad.values.pointer import parse
 from kantad.values.schema import Schema
