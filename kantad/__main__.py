@@ -24,8 +24,9 @@ import uvloop
 from kantad import __version__
 from kantad.background import verify_older_part
 from kantad.config import COMMANDS, Config, UsageError, environment, load, unknown
-from kantad.engine.engine import Engine, open_engine
+from kantad.engine.engine import Engine
 from kantad.engine.memory import return_large_blocks
+from kantad.engine.opening import open_engine
 from kantad.logs import escaped, set_up
 from kantad.store.log import Broken, Locked, NoRoom, NotOurs
 from kantad.store.migrations import Failed, Migrations
@@ -176,6 +177,7 @@ def _open(config: Config, code: Code) -> tuple[Engine, list[socket.socket]]:
             max_depth=config.get("max-depth"),
             schema=code[0],
             migrations=code[1],
+            readonly=config.get("readonly"),
             own_process=True,
         )
     except BaseException:
@@ -206,6 +208,8 @@ async def _serve(config: Config, code: Code) -> int:
         file=sys.stderr,
         flush=True,
     )
+    if config.get("retain") is not None:
+        engine.compaction.keep_to(config.get("retain"))
     verifying = asyncio.get_running_loop().create_task(verify_older_part(engine))
     ends: set[asyncio.Future[Any]] = {stop, engine.broken}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

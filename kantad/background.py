@@ -30,6 +30,8 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
         engine.history = "verified"
         return
     await asyncio.sleep(delay)
+    file = engine.log.identity
+    end = engine.past.anchor.offset
     try:
         process = await asyncio.create_subprocess_exec(
             *(python, "-m", "kantad", "check", "--end", str(end), engine.log.path),
@@ -48,6 +50,8 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
             process.kill()
         await process.wait()
         raise
+    if engine.log.identity != file:
+        return  # it was compacted meanwhile, and the new file was read from its start to its end
     if process.returncode == 0:
         engine.history = "verified"
     elif process.returncode != DAMAGED:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from kantad import __version__
 from kantad.engine.proposal import ACKS
+from kantad.values.retention import MEANT, Retention, retention
 
 
 class UsageError(Exception):
@@ -89,6 +90,10 @@ def _origin(text: str) -> str:
     return text
 
 
+def _retention(text: str) -> Retention:
+    return retention(text.lower())
+
+
 def _text(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError("a text")
@@ -101,6 +106,8 @@ SETTINGS: Final = (
     Setting("port", _integer(0, 65535), 8700, "the port; 0 picks a free one"),
     Setting("unix", _text, None, "listen on this Unix socket, and on no address"),
     Setting("format", OneOf(("json", "msgpack")), None, "the format of a new file (default: json)"),
+    Setting("readonly", _switch, False, "serve a file that is there, without locking or changing it"),
+    Setting("retain", _retention, None, f"drop older history by itself: keep {MEANT}"),
     Setting("ack", OneOf(tuple(ACKS)), "durable", "when a write is answered"),
     Setting("flush-interval", _seconds, 0.1, "seconds within which relaxed writes reach the disk"),
     Setting("schema", _text, None, "the type of the state, a msgspec.Struct; every write is checked against it"),
@@ -133,6 +140,8 @@ _METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert":
 
 COMMANDS: Final = {
     "check": "verify every record of a file",
+    "compact": "drop history from a file, and keep what was dropped as another one",
+    "convert": "write a file anew in the other format",
     "dump": "print the state, now or at a revision or time, as JSON",
     "log": "print the history, change by change; --follow goes on with it",
     "migrate": "bring a file to the code's version and type; --dry-run shows what that changes",
@@ -284,6 +293,8 @@ def _check(values: dict[str, Any]) -> None:
     """Refuse combinations that would be unsafe or senseless."""
     if bool(values["tls-cert"]) != bool(values["tls-key"]):
         raise UsageError("--tls-cert and --tls-key go together")
+    if values["retain"] is not None and values["readonly"]:
+        raise UsageError("--readonly and --retain exclude each other: nothing is dropped from what is only read")
     host = values["host"]
     if not _is_loopback(host) and not values["unix"] and not values["insecure"]:
         raise UsageError(

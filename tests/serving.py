@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from kantad.engine.engine import Engine, open_engine
+from kantad.engine.engine import Engine
+from kantad.engine.opening import open_engine
 from kantad.values.content import decode_json, encode_json
 from kantad.web.access import Access
 from kantad.web.app import App

@@ -14,7 +14,7 @@ from typing import Any
 from kanta_client.background import background
 from kanta_client.options import Ack
 from kanta_client.outgoing import builtins
-from kantad.engine.engine import open_engine
+from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Proposal
 from kantad.values.content import MISSING
 from kantad.web.access import Access

@@ -41,12 +41,17 @@ class Block(NamedTuple):
         return sum(map(len, self.payloads))
 
 
+def gone(oldest: int) -> Problem:
+    """What is said of a revision before the oldest."""
+    return Problem("history_gone", f"the log begins at revision {oldest}", reason="compacted", oldest=oldest)
+
+
 class Backlog:
     """The log behind the ring. One database's, on one event loop."""
 
     def __init__(self, log: Log, found: Recovered) -> None:
         self.log, self.oldest = log, found.oldest
-        self.index = Index(log, found)
+        self.index = Index.at_start(log, found)
         self.lock = asyncio.Lock()
         self._blocks: OrderedDict[int, Block] = OrderedDict()
         self._bytes = 0
@@ -60,8 +65,33 @@ class Backlog:
     async def block(self, rev: int) -> Block:
         """The block that holds the change of a revision, which is settled and not older than the log.
 
-        Raises `Problem("history_gone")` with reason `damaged` where the file is not what was written.
+        Raises `Problem("history_gone")` with reason `damaged` where the file is not what was written, and
+        `compacted` where the log begins later by now.
         """
+        while True:
+            if rev <= self.oldest:
+                raise gone(self.oldest)
+            index = self.index
+            try:
+                block = await self._block(rev)
+            except Problem:
+                if index is self.index:
+                    raise
+            else:
+                if index is self.index:
+                    return block
+            # else the log became another file meanwhile, where everything is elsewhere
+
+    def begin_anew(self, index: Index, oldest: int) -> Index:
+        """The log became another file, which this is the index of; returns the old one."""
+        old, self.index, self.oldest = self.index, index, oldest
+        self._blocks.clear()
+        self._bytes = 0
+        self._forget()
+        return old
+
+    async def _block(self, rev: int) -> Block:
+        index = self.index
         try:
             anchor, end = await self._find(rev)
             kept = self._blocks.get(anchor.rev)
@@ -74,7 +104,8 @@ class Backlog:
             raise self._damaged(rev, error) from None
         if not block.first <= rev <= block.last:
             raise self._damaged(rev, Unreadable(f"byte {anchor.offset}: the records end before it"))
-        self._keep(anchor.rev, block)
+        if index is self.index:
+            self._keep(anchor.rev, block)
         return block
 
     def _keep(self, place: int, block: Block) -> None:
@@ -157,7 +188,7 @@ class Backlog:
     async def _translate(self, block: Block) -> Block:
         """The block, up to what is damaged, with kanta's records made canonical: the log is replayed up to it."""
         async with self.lock:
-            loop = asyncio.get_running_loop()
+            loop, index = asyncio.get_running_loop(), self.index
             with self.log.buffer() as buffer:
                 replay = self._replay_before(block.first, buffer)
                 until = loop.time() + SLICE
@@ -169,7 +200,8 @@ class Backlog:
                         if loop.time() > until:
                             await asyncio.sleep(0)
                             until = loop.time() + SLICE
-                    self._replay = replay
+                    if index is self.index:
+                        self._replay = replay
                     self._forgetting = loop.call_later(REPLAY_KEPT, self._forget)
                 except Unreadable:
                     if replay.walk.replayer.rev < block.first:

@@ -21,9 +21,10 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from kantad.engine.pending import Applied, Batch, Settle
+from kantad.engine.owner import Owner
+from kantad.engine.pending import Applied, Batch, Errand, Settle
 from kantad.engine.proposal import Ack
 from kantad.store.log import Broken, Log, NoRoom
 from kantad.values.errors import Problem
@@ -34,31 +35,6 @@ logger = logging.getLogger("kantad")
 MOST_WAITING: Final = 20_000  # changes not yet on disk, beyond which writes are refused
 RIPE: Final = 16  # changes that are worth a batch before the loop is through with what has arrived
 MOST_BYTES: Final = 64 << 20
-
-
-class Owner(Protocol):
-    """Whom the committer tells; the engine. All are called on the event loop."""
-
-    def published(self, changes: list[Applied], end: int) -> None:
-        """These are written, up to this byte of the file; under `durable` they are synced, too."""
-
-    def synced(self, snapshot: bool, end: int) -> None:
-        """The file is synced up to this byte: all that was published, and the snapshot, if that is what was written."""
-
-    def failed(self, changes: list[Applied], problem: Problem) -> None:
-        """These, the newest changes, found no room and must be taken back."""
-
-    def broke(self, error: Broken) -> None:
-        """The disk failed; the process must stop."""
-
-    def snapshot_due(self) -> bool:
-        """Whether the log has grown so much that a snapshot is worth it."""
-
-    def make_snapshot(self) -> bytes:
-        """A snapshot payload of what is written; nothing is in flight."""
-
-    def snapshot_failed(self) -> None:
-        """There was no room for the snapshot, which loses nothing."""
 
 
 class Committer:
@@ -75,13 +51,14 @@ class Committer:
         self.open_bytes = 0
         self.group = 0  # the first change that the next sync is for
         self.due = False  # the open batch is to be taken
-        self.held = False  # nothing is to be taken: a snapshot is about to be made
+        self.held = False  # no changes are to be taken: something is about to be done alone
         self.halted = False  # a write failed: nothing is to be taken until the loop has rolled back
         self.ended = self.stopped = False
         self.unsynced = False  # bytes were written that were not synced
-        self.snapshot: Batch | None = None  # for the thread to take
-        self.making = False  # a snapshot was given to the thread
+        self.alone: Batch | None = None  # for the thread to take: a snapshot or an errand
+        self.making = False  # it was given to the thread
         self.snapshot_waiting: list[Settle] = []
+        self.errands: list[Errand] = []
         self.batches = 0
         self.timer: asyncio.TimerHandle | None = None
         self.sleeping = False
@@ -186,7 +163,12 @@ class Committer:
     def write_snapshot(self, settle: Settle) -> None:
         """Write a snapshot as soon as no batch is in flight."""
         self.snapshot_waiting.append(settle)
-        self._consider_snapshot()
+        self._consider_what_waits()
+
+    def run_alone(self, errand: Errand) -> None:
+        """Have the thread do an errand as soon as no batch is in flight; what arrives meanwhile waits."""
+        self.errands.append(errand)
+        self._consider_what_waits()
 
     # -- the thread
 
@@ -200,8 +182,8 @@ class Committer:
         """The next batch to write; with the lock, on the thread."""
         if self.halted or self.stopped:
             return None
-        if self.snapshot is not None:
-            batch, self.snapshot = self.snapshot, None
+        if self.alone is not None:
+            batch, self.alone = self.alone, None
         elif self.held or not self.due:
             return None
         else:
@@ -234,6 +216,8 @@ class Committer:
     def _write(self, batch: Batch) -> Exception | None:
         """Write and sync one batch; what went wrong, if anything."""
         try:
+            if batch.errand is not None:
+                return batch.errand.work()
             if batch.snapshot is not None:
                 if self.policy != "durable":
                     self.log.sync()  # a snapshot never outlives what stands before it
@@ -274,6 +258,9 @@ class Committer:
         if self.stopped:
             return  # it was refused when the disk broke
         if error is None:
+            if batch.errand is not None:
+                batch.errand.then()
+                batch.end = self.log.size
             try:
                 self.log.check_path()
             except Broken as failure:
@@ -285,12 +272,12 @@ class Committer:
         else:
             self._settle(batch)
         if not self.stopped:
-            self._consider_snapshot()
+            self._consider_what_waits()
 
     def _settle(self, batch: Batch) -> None:
         with self.lock:
             self.flights = self.flights[1:]
-        if batch.snapshot is not None:
+        if batch.snapshot is not None or batch.errand is not None:
             self._let_go()
         self._publish(batch)
         if batch.sync:
@@ -321,9 +308,10 @@ class Committer:
             self.due = True
             self._nudge()
 
-    def _consider_snapshot(self) -> None:
-        """Make a snapshot if one is wanted; first let what is in flight finish."""
-        if self.making or self.stopped or not (self.held or self.snapshot_waiting or self.owner.snapshot_due()):
+    def _consider_what_waits(self) -> None:
+        """Do an errand, or make a snapshot, if one is wanted; first let what is in flight finish."""
+        wanted = self.held or self.errands or self.snapshot_waiting
+        if self.making or self.stopped or not (wanted or self.owner.snapshot_due()):
             return
         with self.lock:
             self.held = True
@@ -331,14 +319,19 @@ class Committer:
                 return  # the last of them comes back here
         self.making = True
         batch = Batch(self.orders)
-        batch.snapshot, batch.sync = self.owner.make_snapshot(), True
-        batch.waiting, self.snapshot_waiting = [(sys.maxsize, settle) for settle in self.snapshot_waiting], []
+        batch.sync = True
+        if self.errands:
+            batch.errand = self.errands.pop(0)
+            batch.waiting = [(sys.maxsize, batch.errand.settle)]
+        else:
+            batch.snapshot = self.owner.make_snapshot()
+            batch.waiting, self.snapshot_waiting = [(sys.maxsize, settle) for settle in self.snapshot_waiting], []
         with self.lock:
-            self.snapshot = batch
+            self.alone = batch
             self._nudge()
 
     def _let_go(self) -> None:
-        """The snapshot is written, or there is no room for it: go on with the changes."""
+        """It is done, or there was no room for it: go on with the changes."""
         self.making = False
         with self.lock:
             self.held = False
@@ -388,11 +381,13 @@ class Committer:
         with self.lock:
             self.stopped = True
             lost = [*self.flights, self.open]
-            if self.snapshot is not None:
-                lost.append(self.snapshot)
-            self.snapshot = None
+            if self.alone is not None:
+                lost.append(self.alone)
+            self.alone = None
             self._nudge()
         for each in lost:
             each.refuse(problem)
         self._refuse_snapshots(problem)
+        while self.errands:
+            self.errands.pop().settle(problem)
         self.owner.broke(error)

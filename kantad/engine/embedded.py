@@ -16,8 +16,8 @@ from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast
 
 from kantad.engine.changes import Changes
 from kantad.engine.engine import Engine as Core
-from kantad.engine.engine import open_engine
 from kantad.engine.live import ConsistencyViolation, Live
+from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Ack, Proposal
 from kantad.engine.transaction import NestedTransaction, Transaction
 from kantad.store.disk import Disk
@@ -39,13 +39,15 @@ class Options(TypedDict, total=False):
     `migrations` is a module with `migrate_vN` functions, or its name. `format` is `json` or `msgpack`, of a new file.
     `ack` says what `async with` and `flush` wait for, `flush_interval` (seconds) how long what is not `durable` may be
     unwritten. `consistency` is what of the live value a transaction is checked for: what it `touched`, or the `whole`.
-    `fatal_error` is called when the disk can no longer be trusted. `disk` and `clock` (microseconds) are for tests.
+    `readonly` neither creates, locks nor changes the file. `fatal_error` is called when the disk can no longer be
+    trusted. `disk` and `clock` (microseconds) are for tests.
     """
 
     migrations: ModuleType | str | None
     format: str | None
     ack: Ack
     flush_interval: float
+    readonly: bool
     consistency: Literal["touched", "whole"]
     fatal_error: Callable[[Broken], object] | None
     disk: Disk
@@ -88,7 +90,7 @@ class Engine(Generic[T]):
         """
         if self._core is not None:
             raise RuntimeError(f"{self._filename} is open already")
-        own, passed = self._own, ("format", "ack", "flush_interval", "disk", "clock")
+        own, passed = self._own, ("format", "ack", "flush_interval", "readonly", "disk", "clock")
         more: dict[str, Any] = {name: value for name, value in self._options.items() if name in passed}
         initial = None if own is None or self._schema is None else self._schema.form.stored(self._schema.kind, own)
         core = open_engine(self._filename, schema=self._schema, migrations=self._migrations, initial=initial, **more)

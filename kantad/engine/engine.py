@@ -18,24 +18,22 @@ from typing import Any, Final, Literal, TypeVar
 
 from kantad.engine.backlog import Backlog
 from kantad.engine.committer import Committer
+from kantad.engine.compacting import Compaction
 from kantad.engine.feed import Feeds
 from kantad.engine.former import Former
 from kantad.engine.interest import Interest
 from kantad.engine.making import make, try_out
-from kantad.engine.memory import loading
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
 from kantad.engine.place import ROOT, Place, Places
-from kantad.engine.preconditions import Present, at_present, check
+from kantad.engine.preconditions import Present, at_present, check, replayed
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
-from kantad.engine.requests import Seen, Window, added_child
+from kantad.engine.requests import Seen, Window
 from kantad.engine.ring import RING_BYTES
 from kantad.engine.visible import Visible
 from kantad.engine.waiting import Waiting
 from kantad.store import history
-from kantad.store.disk import Disk, RealDisk
-from kantad.store.log import Broken, Log, open_log
-from kantad.store.migrations import Migrations, upgrade
+from kantad.store.log import Broken, Log
 from kantad.store.recovery import Recovered
 from kantad.values.content import MISSING, encode_json
 from kantad.values.diff import SAME
@@ -69,6 +67,7 @@ class Engine:
         clock: Callable[[], int] = now_micros,
         ring_bytes: int = RING_BYTES,
         schema: Schema | None = None,
+        readonly: bool = False,
     ) -> None:
         self.schema, self.validators = schema, schema.validators if schema is not None else ()
         self.log, self.clock, self.max_depth, self.policy = log, clock, max_depth, ack
@@ -90,16 +89,18 @@ class Engine:
         self.warnings = found.warnings
         self.history = "not verified yet"  # of the part before the snapshot that the start began with
         self.trouble: str | None = None  # why writes fail at the moment
-        self.stopping = False
+        self.taken_back: Callable[[], object] = lambda: None  # called when changes were
+        self.stopping, self.readonly = False, readonly
         self.window = Window()
         with log.buffer() as buffer:
             for old in history.keyed(buffer, log.size, log.framing, log.codec, found):
-                self.window.add(old.key, Seen(old.q, old.rev, old.chain, old.micros, True))
+                self.window.add(old.key, Seen(old.q, old.rev, old.chain, old.micros, True, outline=old.outline))
         self.window.trim()
         self.waiting = Waiting(self.tag)
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         self.committer = Committer(log, ack, flush_interval, self, KeyOrders())
         self.former = Former(self)
+        self.compaction = Compaction(self)
         self.feeds = Feeds(self, self.past.ring, self.backlog, self.interest, self.former.value_at)
 
     # -- reading
@@ -134,13 +135,13 @@ class Engine:
         The outcome (and a problem that shows state) may be told to the client only when
         `settle_when` says so.
         """
-        if self.stopping:
-            raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+        if self.stopping or self.readonly:
+            raise self.refusal()
         q = ""
         if proposal.key is not None:
             q, seen = self.window.find(proposal.key, proposal.identity())
             if seen is not None and not proposal.dry_run:
-                return self._replayed(seen, proposal)
+                return replayed(self, seen, proposal)
         if proposal.conditions or proposal.base is not None:
             check(proposal, self.root, self.past_now())
         micros = max(self.clock(), self.micros)
@@ -167,6 +168,12 @@ class Engine:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
+    def refusal(self) -> Problem:
+        """Why no write is taken."""
+        if self.readonly:
+            return Problem("read_only", "the file is served read-only")
+        return Problem("shutting_down", "the server is shutting down", retry_after=1)
+
     def write(
         self, place: Place, body: Any, edit: Literal["put", "patch"], action: str, key: str | None = None, q: str = ""
     ) -> Batch | None:
@@ -175,8 +182,8 @@ class Engine:
         `key` is one that is not known; `q` its request's fingerprint. Raises `Problem`. `rev`, `chain` and `micros`
         are those of the change afterwards.
         """
-        if self.stopping:
-            raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+        if self.stopping or self.readonly:
+            raise self.refusal()
         target, sub = written(self.root, place[0], body, edit == "put", self.max_depth, self.foreign)
         if self.schema is not None:
             target, sub = self.schema.fitted_at(self.root, place[0], target, sub)
@@ -253,16 +260,6 @@ class Engine:
         past.pending = self.committer.unsettled()
         return past
 
-    def _replayed(self, seen: Seen, proposal: Proposal) -> Outcome:
-        child, diff = seen.child, None
-        made_child = child is None and proposal.edit == "post"
-        if seen.changed and (made_child or proposal.want_diff):
-            looked = proposal.looked
-            diff = looked.seen if looked is not None else self.past_now().changes_after(seen.rev - 1)[0].diff
-            if made_child:
-                child = added_child(diff, proposal.path)
-        return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, diff, child)
-
     # -- what the committer calls
 
     def published(self, changes: list[Applied], end: int) -> None:
@@ -297,6 +294,7 @@ class Engine:
             self.window.forget_after(self.rev)
             if self.policy == "applied":
                 self.waiting.seen(change.diff for change in changes)
+            self.taken_back()
         if self.trouble is None:
             logger.error("%s; %d change(s) were taken back, reads go on", problem.detail, len(changes))
         self.trouble = problem.detail
@@ -335,8 +333,8 @@ class Engine:
 
     async def snapshot(self) -> tuple[Visible, int]:
         """Write a snapshot now; its revision and the bytes of the record, when it is on disk. Raises `Problem`."""
-        if self.stopping:
-            raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+        if self.stopping or self.readonly:
+            raise self.refusal()
         await self._write_snapshot()
         return self.last_snapshot
 
@@ -356,39 +354,12 @@ class Engine:
         """Refuse further writes, make everything durable, and write a snapshot if the next start is worth it."""
         self.retire()
         await self.former.stop()
+        await self.compaction.stop()
         await self.committer.drain()
         self.feeds.stop()
-        if not self.committer.stopped and self.rev - self.snapshot_rev > SNAPSHOT_ON_STOP:
+        worth_it = self.rev - self.snapshot_rev > SNAPSHOT_ON_STOP
+        if worth_it and not self.committer.stopped and not self.readonly:
             with contextlib.suppress(Problem):
                 await self._write_snapshot()
         await self.committer.stop()
         self.log.close()
-
-
-def open_engine(
-    path: str,
-    *,
-    format: str | None = None,
-    ack: Ack = "durable",
-    flush_interval: float = 0.1,
-    max_depth: int = 128,
-    disk: Disk | None = None,
-    clock: Callable[[], int] = now_micros,
-    ring_bytes: int = RING_BYTES,
-    schema: Schema | None = None,
-    migrations: Migrations | None = None,
-    initial: dict[str, Any] | None = None,
-    own_process: bool = False,
-) -> Engine:
-    """Open (or create, with `initial`) a database file; bring it to the schema's type and the migrations' version.
-
-    With `own_process` the collector is set up for it. Raises `Locked`, `NotOurs`, `Damaged`, `Failed`, `NoRoom`,
-    `Broken` and OSError.
-    """
-    with loading() if own_process else contextlib.nullcontext():
-        log, found = open_log(path, format, disk or RealDisk(), clock())
-        upgrade(log, found, clock(), schema, migrations, initial=initial)
-        for warning in found.warnings:
-            logger.warning("%s: %s", path, warning)
-        more: Any = {"max_depth": max_depth, "clock": clock, "ring_bytes": ring_bytes, "schema": schema}
-        return Engine(log, found, ack=ack, flush_interval=flush_interval, **more)

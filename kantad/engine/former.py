@@ -102,7 +102,7 @@ class Former:
             key = (rev, path, view)
             earlier = self.remembered.find(key)
             if earlier is None:
-                reply, body = await self._asked(self._question(rev, path, view))
+                reply, body = await self._asked(rev, path, view)
                 earlier = Earlier(rev, reply.chain, reply.tag, body)
                 self.remembered.keep(key, earlier)
         if digits is not None and earlier.chain.hex() != digits:
@@ -131,7 +131,7 @@ class Former:
         behind = bisect_right(held, micros, key=lambda rev: micros_of(decode(ring.payload(rev)).ts))
         if behind:
             return held[behind - 1]
-        reply, _ = await self._asked(self._question(micros=micros))
+        reply, _ = await self._asked(micros=micros)
         return reply.rev
 
     async def stop(self) -> None:
@@ -165,17 +165,25 @@ class Former:
             shown = show(lookup(engine.root, path), view)
         return Earlier(rev, chains.get(rev, engine.written.chain), shown.tag, shown.body)
 
-    def _question(self, rev: int = 0, path: Path = (), view: View = VALUE, micros: int | None = None) -> Question:
+    def _question(self, rev: int, path: Path, view: View, micros: int | None) -> Question:
         log = self.engine.log
-        return Question(log.path, log.identity, log.size, self.engine.past.oldest, rev, micros, path, view)
+        file = log.name() if self.engine.readonly else log.path  # what is written to must stand in its place
+        return Question(file, log.identity, log.size, self.engine.past.oldest, rev, micros, path, view)
 
-    async def _asked(self, question: Question) -> Answer:
+    async def _asked(self, rev: int = 0, path: Path = (), view: View = VALUE, micros: int | None = None) -> Answer:
         """The answer by the third or fourth way; raises `Problem`."""
-        if question.end <= self.inline:
-            reply, body = await self._answered_here(question)
-        else:
-            self.answers = None
-            reply, body = await self.retracer.ask(question)
+        question = self._question(rev, path, view, micros)
+        try:
+            reply, body = await self._answered(question)
+            is_other = bool(reply.fault) and question.identity != self.engine.log.identity
+        except Problem:
+            if question.identity == self.engine.log.identity:
+                raise
+            is_other = True
+        if is_other:  # the log was compacted meanwhile
+            if micros is None:
+                self._check(rev, False)
+            reply, body = await self._answered(self._question(rev, path, view, micros))
         if reply.fault:
             raise Problem("unavailable", f"the log could not be read: {reply.fault}", retry_after=1)
         if reply.code == "gone":
@@ -187,6 +195,12 @@ class Former:
         if reply.code:
             raise Problem(reply.code, reply.detail, **reply.more)
         return reply, body
+
+    async def _answered(self, question: Question) -> Answer:
+        if question.end <= self.inline:
+            return await self._answered_here(question)
+        self.answers = None
+        return await self.retracer.ask(question)
 
     async def _answered_here(self, question: Question) -> Answer:
         async with self.turn:

@@ -42,8 +42,8 @@ def write_all(engine: "Engine", writes: Sequence[Write], admit: Admit) -> tuple[
     was refused; and the batch that all changes are in. `admit` raises the `Problem` of an action or user that is
     none. Only where the policy is not `applied`. Raises `Problem` where none is taken.
     """
-    if engine.stopping:
-        raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+    if engine.stopping or engine.readonly:
+        raise engine.refusal()
     micros = max(engine.clock(), engine.micros)
     results: list[Result] = []
     changes: list[Applied] = []

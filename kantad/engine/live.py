@@ -49,6 +49,7 @@ class Live(Generic[T]):
         self.chain = b""
         self._value: Any = own
         self._make()
+        core.taken_back = self._make
 
     @property
     def value(self) -> T:

@@ -8,7 +8,7 @@ of path beginnings say so without looking at the patches. Nothing here awaits.
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -55,6 +55,18 @@ class Answering(Protocol):
         """Send a problem instead of the answer."""
 
 
+class Errand(NamedTuple):
+    """Something that the writer thread does alone, between two batches.
+
+    `work` is done by the thread: what it returns went wrong. Whatever it does, all that was written before is
+    synced when it is through. `then` follows on the loop, before anything else of the file is touched.
+    """
+
+    work: Callable[[], Exception | None]
+    then: Callable[[], None]
+    settle: Settle
+
+
 class Batch:
     """Changes that are written and synced together, and who waits for them.
 
@@ -65,6 +77,7 @@ class Batch:
         "answers",
         "changes",
         "end",
+        "errand",
         "looked_at",
         "snapshot",
         "sync",
@@ -85,6 +98,7 @@ class Batch:
         self.sync = False
         self.end = 0  # where it ends in the file, once it is written
         self.snapshot: bytes | None = None  # instead of changes: a snapshot's payload
+        self.errand: Errand | None = None  # or this
 
     def settle(self) -> None:
         """Tell all who wait for it that it is on disk as they want it."""

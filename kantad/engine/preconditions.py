@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kantad.engine import since
 from kantad.engine.past import Past
-from kantad.engine.proposal import Looked, Proposal
+from kantad.engine.proposal import Looked, Outcome, Proposal
+from kantad.engine.requests import Seen, added_child, child_in_outline
 from kantad.store.history import Logged
 from kantad.values.content import MISSING, encode_json
 from kantad.values.errors import Problem
@@ -153,6 +154,23 @@ def _conflicts(changes: Iterable[Logged], mine: Tree | None) -> Iterator[dict[st
             yield {"rev": change.rev, "a": change.a, **user, "path": format(place)}
 
 
+# -- a repeated request
+
+
+def replayed(engine: "Engine", seen: Seen, proposal: Proposal) -> Outcome:
+    """The first answer to a request again, with what of it is to be looked up in the record, while that is held."""
+    child, diff = seen.child, None
+    made_child = child is None and proposal.edit == "post"
+    if seen.changed and seen.rev <= engine.past.oldest:
+        child = child_in_outline(seen.outline, proposal.path) if made_child else child
+    elif seen.changed and (made_child or proposal.want_diff):
+        looked = proposal.looked
+        diff = looked.seen if looked is not None else engine.past_now().changes_after(seen.rev - 1)[0].diff
+        if made_child:
+            child = added_child(diff, proposal.path)
+    return Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True, diff, child)
+
+
 # -- what is too much for one step
 
 
@@ -161,7 +179,7 @@ def looks_back(engine: "Engine", proposal: Proposal) -> bool:
     seen = engine.window.peek(proposal.key)
     if seen is not None and not proposal.dry_run:
         told = proposal.want_diff or (proposal.edit == "post" and seen.child is None)
-        return seen.changed and told and seen.rev < engine.past.ring.first
+        return seen.changed and told and engine.past.oldest < seen.rev < engine.past.ring.first
     far = _far(engine)
     return any(engine.past.oldest <= parse_cursor(mark, name)[0] < far for name, mark in _marks(proposal))
 
@@ -181,7 +199,12 @@ async def look_back(engine: "Engine", proposal: Proposal) -> None:
     """
     seen = engine.window.peek(proposal.key)
     if seen is not None and not proposal.dry_run:
-        record = engine.log.codec.decode(await engine.feeds.payload(seen.rev), Change)
+        try:
+            record = engine.log.codec.decode(await engine.feeds.payload(seen.rev), Change)
+        except Problem:
+            if seen.rev > engine.past.oldest:  # else it was cut off meanwhile, and is answered without
+                raise
+            return
         proposal.looked = Looked(seen=record.diff)
         return
     search = _Search(proposal)

@@ -30,7 +30,8 @@ def check_key(key: str, name: str) -> None:
 
 
 class Seen(msgspec.Struct, gc=False):
-    """A keyed request: its fingerprint and its first answer. `child` is not known of a record read back."""
+    """A keyed request: its fingerprint and its first answer. `child` is not known of a record read back;
+    `outline` is that of its patch, where the record may be held no longer."""
 
     q: str
     rev: int
@@ -38,6 +39,7 @@ class Seen(msgspec.Struct, gc=False):
     micros: int
     changed: bool
     child: Path | None = None
+    outline: Any = None
 
 
 class Window:
@@ -137,3 +139,11 @@ def added_child(patch: Any, path: Path) -> Path:
     if not whole and "$insert" in patch:
         return (*found, str(patch["$insert"][-1][0]))
     return (*found, str(unescape(next(reversed(patch)))))
+
+
+def child_in_outline(outline: Any, path: Path) -> Path | None:
+    """`added_child` of a patch of which only the outline is known; None where that does not tell."""
+    try:
+        return added_child(outline, path)
+    except (LookupError, TypeError, ValueError, StopIteration):
+        return None

@@ -11,17 +11,14 @@ this process does. One that was killed is replaced; what a new one cannot answer
 import asyncio
 import contextlib
 import logging
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from kantad.store.question import LENGTH, Answer, Question, decode_reply, message
+from kantad.engine.worker import Worker
+from kantad.store.question import Answer, Question, decode_reply, message
 from kantad.values.errors import Problem
 
 logger = logging.getLogger("kantad")
@@ -30,7 +27,6 @@ COMMAND: Final = (sys.executable, "-P", "-m", "kantad.tools.retrace")
 IDLE: Final = 10.0  # seconds after which the process ends
 TIMEOUT: Final = 300.0  # seconds for one answer
 MOST_WAITING: Final = 1000  # questions
-READ_AHEAD: Final = 1 << 20  # bytes
 
 
 class Job:
@@ -44,56 +40,6 @@ class Job:
         """Refuse it, if anybody still waits."""
         if not self.future.done():
             self.future.set_exception(problem)
-
-
-class Worker:
-    """A running process and the socket to it."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", channel: socket.socket) -> None:
-        self.process, self.channel = process, channel
-        self.reader: asyncio.StreamReader
-        self.writer: asyncio.StreamWriter | None = None
-
-    @classmethod
-    def start(cls, command: Sequence[str]) -> "Worker":
-        """Start it; raises OSError. It shares our memory until its `exec` (vfork), so our size does not matter."""
-        ours, theirs = socket.socketpair()
-        null = subprocess.DEVNULL
-        try:
-            with theirs:
-                process = subprocess.Popen(
-                    list(command),
-                    stdin=theirs.fileno(),
-                    stdout=null,
-                    stderr=null,
-                    env=_environment(),
-                    start_new_session=True,
-                )
-        except OSError:
-            ours.close()
-            raise
-        return cls(process, ours)
-
-    async def exchange(self, question: Question) -> Answer:
-        """Ask; raises OSError and EOFError."""
-        if self.writer is None:
-            self.reader, self.writer = await asyncio.open_connection(sock=self.channel, limit=READ_AHEAD)
-        self.writer.write(message(question))
-        await self.writer.drain()
-        length = int.from_bytes(await self.reader.readexactly(LENGTH), "little")
-        reply = decode_reply(await self.reader.readexactly(length))
-        return reply, await self.reader.readexactly(reply.size)
-
-    async def end(self) -> None:
-        """Kill it, and wait until it is gone."""
-        self.process.kill()
-        if self.writer is None:
-            self.channel.close()
-        else:
-            self.writer.close()
-            with contextlib.suppress(OSError):
-                await self.writer.wait_closed()
-        await asyncio.to_thread(self.process.wait)
 
 
 class Retracer:
@@ -184,11 +130,11 @@ class Retracer:
         """Ask the process, if it still runs, or a new one."""
         if self.worker is not None:
             with contextlib.suppress(OSError, EOFError):
-                return await self.worker.exchange(question)
+                return await _exchanged(self.worker, question)
             await self._end_worker()
         self.worker = Worker.start(self.command)
         self.started += 1
-        return await self.worker.exchange(question)
+        return await _exchanged(self.worker, question)
 
     async def _failed(self, job: Job, why: str) -> None:
         logger.error("replaying the log to revision %d failed: %s", job.question.rev, why)
@@ -201,10 +147,9 @@ class Retracer:
             await asyncio.shield(worker.end())
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with the folder that holds this kantad in front: not another one's, nor what the current folder holds."""
-    here, given = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{given}" if given else here}
+async def _exchanged(worker: Worker, question: Question) -> Answer:
+    reply = decode_reply(await worker.ask(message(question)))
+    return reply, await worker.read(reply.size)
 
 
 def _shutting_down() -> Problem:

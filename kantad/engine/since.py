@@ -6,6 +6,7 @@ blocks of the file. Reading goes through the backlog, so the loop is never held 
 
 from typing import TYPE_CHECKING
 
+from kantad.engine.backlog import gone
 from kantad.engine.filter import Labels
 from kantad.store.history import Anchor
 from kantad.values.errors import Problem
@@ -34,7 +35,7 @@ async def position(engine: "Engine", given: str | int, name: str = "since") -> i
         now = engine.written.rev
         raise Problem("history_diverged", f"{name} is ahead of this database, which is at revision {now}", rev=now)
     if rev < engine.backlog.oldest:
-        raise gone(engine)
+        raise gone(engine.backlog.oldest)
     if digits is not None and (await chain_at(engine, rev)).hex() != digits:
         raise Problem("history_diverged", f"{name} is not a cursor of this history")
     return rev
@@ -43,12 +44,6 @@ async def position(engine: "Engine", given: str | int, name: str = "since") -> i
 def is_time(given: str | int) -> bool:
     """Whether it is written as a time: revisions and cursors have no colon."""
     return type(given) is str and ":" in given
-
-
-def gone(engine: "Engine") -> Problem:
-    """What is said of a revision before the oldest."""
-    oldest = engine.backlog.oldest
-    return Problem("history_gone", f"the log begins at revision {oldest}", reason="compacted", oldest=oldest)
 
 
 async def chain_at(engine: "Engine", rev: int) -> bytes:

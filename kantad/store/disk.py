@@ -98,18 +98,21 @@ def write_all(disk: Disk, fd: int, data: bytes | memoryview) -> int:
     return calls
 
 
-def remove_leftovers(disk: Disk, path: str) -> None:
-    """Remove what `place` left behind in processes that died: `<path>….new-<pid>` of no living process.
+def remove_leftovers(disk: Disk, path: str) -> list[str]:
+    """Remove what `place` left behind in processes that died: `<path>….new-<pid>` of no living process; their names.
 
     The caller holds the lock on `path`. One with our own number is of an earlier life: in a
     container every process may be number 1.
     """
     folder, name = os.path.split(path)
     pattern = re.compile(re.escape(name) + r"(?:\..+)?\.new-([1-9][0-9]{0,9})")
+    removed = []
     for other in os.listdir(folder or "."):
         if (match := pattern.fullmatch(other)) and not _lives(int(match[1])):
             with contextlib.suppress(OSError):
                 disk.unlink(os.path.join(folder, other))
+                removed.append(other)
+    return removed
 
 
 def _lives(pid: int) -> bool:
@@ -164,18 +167,23 @@ def place(
     *,
     replace: bool,
     prepare: Callable[[int], None] = lambda fd: None,
+    prove: Callable[[int], None] = lambda fd: None,
+    hidden: str | None = None,
+    gently: bool = False,
 ) -> None:
     """Put a file of these parts at this path, wholly or not at all, and durably.
 
-    It is written under another name, synced, then renamed (`replace`) or linked (which raises
-    FileExistsError where the path is taken), and the folder is synced. `prepare` is given its
-    descriptor while it is empty. Raises OSError; one that tells that no file can be made names the folder.
+    It is written under another name, synced, then renamed (`replace`) or linked (which raises FileExistsError
+    where the path is taken), and the folder is synced. `prepare` is given its descriptor while it is empty,
+    `prove` when it is written: what that raises is in time. The other name is one of `hidden`'s, where that is
+    given: whoever holds the lock on that removes what was left behind. `gently` syncs each part by itself: a
+    long sync holds up those of other files. Raises OSError; one that tells that no file can be made names the folder.
     """
-    temporary = f"{path}.new-{os.getpid()}"
+    temporary = f"{hidden or path}.new-{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         disk.unlink(temporary)
     try:
-        fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        fd = disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     except OSError as error:
         why = f"no file can be made there: {error.strerror}"
         raise OSError(error.errno, why, os.path.dirname(path) or ".") from error
@@ -183,7 +191,10 @@ def place(
         prepare(fd)
         for part in parts:
             write_all(disk, fd, part)
+            if gently:
+                disk.sync(fd)
         disk.sync(fd)
+        prove(fd)
         if replace:
             disk.rename(temporary, path)
         else:

@@ -12,7 +12,8 @@ from kantad.store.recovery import Recovered
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.framing import Frame, Framing, JsonLines
 from kantad.values.moment import micros_of
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Keyed, SnapshotHead, chain_after
+from kantad.values.outline import outline
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Kept, Keyed, SnapshotHead, Step, chain_after
 
 KEYS_MOST: Final = 100_000
 KEYS_KEPT: Final = 10_000
@@ -37,13 +38,15 @@ class Logged(NamedTuple):
 
 
 class KeyedChange(NamedTuple):
-    """A keyed change: its idempotency key, fingerprint, revision, chain, and time in microseconds."""
+    """A keyed change: its idempotency key, fingerprint, revision, chain, time in microseconds, and, where its
+    record may be held no longer, the outline of its patch."""
 
     key: str
     q: str
     rev: int
     chain: bytes
     micros: int
+    outline: Any = None
 
 
 def frames(buffer: Any, end: int, framing: Framing, codec: Codec, anchor: Anchor) -> Iterator[tuple[int, Frame]]:
@@ -116,11 +119,14 @@ def chain_at(buffer: Any, end: int, framing: Framing, codec: Codec, wanted: int,
     raise Unreadable(f"there is no revision {wanted}")
 
 
-def keyed(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered) -> list[KeyedChange]:
-    """The keyed changes of the idempotency window, oldest first.
+def keyed(
+    buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered, outlined: int = 0
+) -> list[KeyedChange]:
+    """The keyed changes of the idempotency window, oldest first; with outlines up to the revision `outlined`.
 
     The file is read from its end, from one snapshot to the next, and no further than the window goes. What
-    is damaged in the older part is passed over: that is not a start's business.
+    is damaged in the older part is passed over: that is not a start's business. The oldest may stand in the
+    snapshot that a compaction began the file with.
     """
     mark = b',"id":"' if isinstance(framing, JsonLines) else b"\xa2id"
     kept: list[KeyedChange] = []  # newest first
@@ -130,14 +136,40 @@ def keyed(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovere
         part = []
         for rev, frame in frames(buffer, stop, framing, codec, anchor):
             if not frame.snapshot and mark in frame.payload:
-                change = _keyed_change(codec, frame.payload, rev)
+                change = _keyed_change(codec, frame.payload, rev, rev <= outlined)
                 if change is not None:
                     part.append(change)
-        for change in reversed(part):
-            if len(kept) >= KEYS_MOST or (len(kept) >= KEYS_KEPT and change.micros < kept[0].micros - DAY):
-                return kept[::-1]
-            kept.append(change)
+        if not _keep(kept, part):
+            return kept[::-1]
+    _keep(kept, _kept_before(buffer, end, framing, codec))
     return kept[::-1]
+
+
+def _keep(kept: list[KeyedChange], older: list[KeyedChange]) -> bool:
+    """Take changes, the newest of them first, into a window that is newest first; whether all were taken."""
+    for change in reversed(older):
+        if len(kept) >= KEYS_MOST or (len(kept) >= KEYS_KEPT and change.micros < kept[0].micros - DAY):
+            return False
+        kept.append(change)
+    return True
+
+
+def _kept_before(buffer: Any, end: int, framing: Framing, codec: Codec) -> list[KeyedChange]:
+    """The window in the snapshot that a file begins with, if a compaction wrote it."""
+    first = framing.next(buffer, framing.header, end)
+    if not isinstance(first, Frame) or not first.snapshot or first.payload.rfind(b"answers") < 0:
+        return []
+    try:
+        head: SnapshotHead = codec.decode(first.payload, SnapshotHead)
+        if not is_whole_snapshot(codec, first.payload, head):
+            return []
+        window: Kept = codec.decode(first.payload, Kept)
+    except DECODE_ERRORS:
+        return []
+    return [
+        KeyedChange(key, q, rev, bytes.fromhex(chain), micros, outline)
+        for (key, q, rev), (micros, chain, outline) in zip(window.ids, window.answers, strict=False)
+    ]
 
 
 def _segments(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered) -> Iterator[tuple[Anchor, int]]:
@@ -156,11 +188,12 @@ def _segments(buffer: Any, end: int, framing: Framing, codec: Codec, found: Reco
         yield Anchor(found.oldest, framing.header, None), stop
 
 
-def _keyed_change(codec: Codec, payload: bytes, rev: int) -> KeyedChange | None:
+def _keyed_change(codec: Codec, payload: bytes, rev: int, outlined: bool) -> KeyedChange | None:
     try:
         record: Keyed = codec.decode(payload, Keyed)
+        if record.id is None or record.q is None or record.h is None:
+            return None
+        shape = outline(codec.decode(payload, Step).diff) if outlined else None
     except DECODE_ERRORS:
         return None
-    if record.id is None or record.q is None or record.h is None:
-        return None
-    return KeyedChange(record.id, record.q, rev, bytes.fromhex(record.h), micros_of(record.ts))
+    return KeyedChange(record.id, record.q, rev, bytes.fromhex(record.h), micros_of(record.ts), shape)

@@ -12,7 +12,7 @@ Reading is blocking and is done by the caller's thread; decoding is not and may 
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.log import Log
@@ -64,22 +64,29 @@ class Part:
 
 
 class Index:
-    """The parts of one log: before the snapshot that the start began with, from there on, and written since."""
+    """The parts of one file: before the snapshot that the start began with, from there on, and written since.
 
-    def __init__(self, log: Log, found: Recovered) -> None:
-        self.log = log
+    `first` is where the file begins, `middle` a place behind which it is likely to be read, `live` its end.
+    """
+
+    def __init__(self, log: Log, first: Anchor, middle: Anchor, live: Anchor) -> None:
+        self.fd, self.framing, self.codec = log.fd, log.framing, log.codec  # the log may become another file
+        self.parts = [
+            Part(first, middle.offset, middle.rev),
+            Part(middle, live.offset, live.rev),
+            Part(live, live.offset, live.rev),
+        ]
+
+    @classmethod
+    def at_start(cls, log: Log, found: Recovered) -> Self:
+        """That of a log that was just opened."""
         first = Anchor(found.oldest, log.framing.header, CHAIN_START if found.oldest == 0 else None)
         middle = Anchor(found.start_rev, found.start, found.start_chain)
-        live = Anchor(found.rev, log.size, found.chain)
-        self.parts = [
-            Part(first, middle.offset, found.start_rev),
-            Part(middle, live.offset, found.rev),
-            Part(live, live.offset, found.rev),
-        ]
+        return cls(log, first, middle, Anchor(found.rev, log.size, found.chain))
 
     def wrote(self, changes: Sequence[Written], end: int) -> None:
         """These changes were written, and the file ends behind them."""
-        live, extra = self.parts[-1], self.log.framing.extra
+        live, extra = self.parts[-1], self.framing.extra
         live.last, live.end = changes[-1].rev, end
         if end - live.anchors[-1].offset < SPACING:
             return
@@ -108,7 +115,7 @@ class Index:
         """The bytes of the file between two offsets; blocks. Raises `Unreadable` and OSError."""
         pieces = []
         while offset < end:
-            piece = os.pread(self.log.fd, end - offset, offset)
+            piece = os.pread(self.fd, end - offset, offset)
             if not piece:
                 raise Unreadable(f"the file ends at byte {offset}")
             pieces.append(piece)
@@ -151,7 +158,7 @@ class Index:
 
     def _places(self, part: Part, data: bytes) -> Iterator[tuple[Anchor, bytes]]:
         """The places behind each record of what was read, with the record where it was another program's."""
-        begin, codec = part.anchors[-1], self.log.codec
+        begin, codec = part.anchors[-1], self.codec
         chain, rev, before = begin.chain, begin.rev, part.before
         for frame in self.frames(data, begin.offset):
             payload = frame.payload
@@ -168,7 +175,7 @@ class Index:
         """The whole records in a part of the file that begins at `base`; raises `Unreadable`."""
         place = 0
         while place < len(data):
-            frame = self.log.framing.next(data, place, len(data), base)
+            frame = self.framing.next(data, place, len(data), base)
             if isinstance(frame, More):
                 return
             if not isinstance(frame, Frame):
@@ -178,7 +185,7 @@ class Index:
 
     def _chain_of_snapshot(self, frame: Frame, chain: bytes | None) -> bytes:
         try:
-            head = self.log.codec.decode(frame.payload, SnapshotHead)
+            head = self.codec.decode(frame.payload, SnapshotHead)
         except DECODE_ERRORS:
             raise Unreadable("a snapshot does not decode") from None
         if head.h is None or (chain is not None and head.h == chain.hex()):

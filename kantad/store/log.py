@@ -65,6 +65,14 @@ class Log:
         self.size = self.reach = status.st_size  # `reach`: how long the `append` that runs may make it
         self.checked = 0.0  # when it was last seen to be ours, on the monotonic clock
 
+    def become(self, fd: int, framing: Framing, size: int) -> int:
+        """Go on with another file, which took this one's place; returns the old descriptor, still to be closed."""
+        old, self.fd, self.framing = self.fd, fd, framing
+        status = self.disk.fstat(fd)
+        self.identity = (status.st_dev, status.st_ino)
+        self.size = self.reach = size
+        return old
+
     def check_path(self) -> None:
         """Raise `Broken` unless the path still names this file, and it is as long as we left it.
 
@@ -155,6 +163,14 @@ class Log:
         with mapped(self.fd, self.size) as buffer:
             yield buffer
 
+    def name(self) -> str:
+        """A path that leads other processes to this file, where another took its place, too (on Linux)."""
+        with contextlib.suppress(OSError):
+            there = self.disk.stat(self.path)
+            if (there.st_dev, there.st_ino) == self.identity:
+                return self.path
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
     def close(self) -> None:
         """Release the file and its lock."""
         self.disk.close(self.fd)
@@ -192,6 +208,11 @@ def format_of(head: bytes, flag: str | None) -> tuple[Framing, Codec]:
     return BinaryFrames(head[:4]), MsgpackCodec()
 
 
+def new_file(format: str) -> tuple[Framing, Codec]:
+    """How a new file of a format is written."""
+    return (JsonLines(), JsonCodec()) if format == "json" else (BinaryFrames(os.urandom(4)), MsgpackCodec())
+
+
 def first_bytes(flag: str | None, micros: int, seed: bytes) -> bytes:
     """The content of a new file: nothing in JSON; in MessagePack the seed and the first frame."""
     return seed + first_frame(BinaryFrames(seed), MsgpackCodec(), micros) if flag == "msgpack" else b""
@@ -214,12 +235,38 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
     path = os.path.realpath(path)
     fd = _open_locked(path, flag, disk, micros)
     try:
-        remove_leftovers(disk, path)
+        removed = remove_leftovers(disk, path)
         framing, codec = format_of(os.pread(fd, 16, 0), flag)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
             found = recover(buffer, log.size, framing, codec)
+        found.warnings += [f"removed {name}, which was left over" for name in removed if ".compacting." in name]
         _settle(log, found, micros)
+    except BaseException:
+        disk.close(fd)
+        raise
+    return log, found
+
+
+def open_readonly(path: str, flag: str | None, disk: Disk) -> tuple[Log, Recovered]:
+    """Open a file as it is now, for reading only: it is neither locked nor changed, and may grow meanwhile.
+
+    What would be cut off, or completed, is not read. Raises `NotOurs`, `Damaged` and OSError.
+    """
+    path = os.path.realpath(path)
+    check_kind(disk.stat(path).st_mode)
+    fd = disk.open(path, os.O_RDONLY)
+    try:
+        framing, codec = format_of(os.pread(fd, 16, 0), flag)
+        log = Log(path, fd, framing, codec, disk)
+        with log.buffer() as buffer:
+            found = recover(buffer, log.size, framing, codec)
+            if found.newline:
+                found = recover(buffer, buffer.rfind(b"\n") + 1, framing, codec)
+                found.warnings.append("the last record lacks its newline: it is left out")
+        if found.torn:
+            found.warnings.append(f"the last {log.size - found.end} bytes are no whole record: they are left out")
+        log.size = log.reach = found.end
     except BaseException:
         disk.close(fd)
         raise

@@ -50,7 +50,7 @@ decode_question = msgspec.msgpack.Decoder(Question).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
 
-def message(part: Question | Reply) -> bytes:
+def message(part: msgspec.Struct) -> bytes:
     """A message's bytes."""
     data = encode(part)
     return len(data).to_bytes(LENGTH, "little") + data

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from kantad.values.content import encode_json, encode_msgpack
 from kantad.values.moment import datetime_of, time_text
-from kantad.values.record import SNAPSHOT_KIND, Snapshot, SnapshotHead, checksum
+from kantad.values.record import SNAPSHOT_KIND, Kept, Snapshot, SnapshotHead, checksum
 
 
 class Codec(Protocol):
@@ -97,7 +97,7 @@ class Codec(Protocol):
         *,
         v: int = 0,
         m: int | None = None,
-        ids: list[list[Any]] | None = None,
+        kept: Kept | None = None,
     ) -> bytes:
         """The payload of a snapshot record."""
 
@@ -175,7 +175,7 @@ class JsonCodec(Codec):
         *,
         v: int = 0,
         m: int | None = None,
-        ids: list[list[Any]] | None = None,
+        kept: Kept | None = None,
     ) -> bytes:
         """See Codec."""
         hashed = b'{"ts":"%b","v":%d,"state":%b%b,"r":%d,"k":%d%b,"h":"%b"' % (
@@ -185,7 +185,7 @@ class JsonCodec(Codec):
             _optional(0, None, m, None, None),
             r,
             SNAPSHOT_KIND,
-            b',"ids":' + encode_json(ids) if ids else b"",
+            b"" if kept is None else b',"ids":%b,"answers":%b' % (encode_json(kept.ids), encode_json(kept.answers)),
             chain.hex().encode(),
         )
         return b'%b,"s":"%b"}' % (hashed, checksum(hashed).encode())
@@ -300,15 +300,15 @@ class MsgpackCodec(Codec):
         *,
         v: int = 0,
         m: int | None = None,
-        ids: list[list[Any]] | None = None,
+        kept: Kept | None = None,
     ) -> bytes:
         """See Codec."""
         fields: dict[str, Any] = {"ts": datetime_of(micros), "v": v, "state": state}
         if m is not None:
             fields["m"] = datetime_of(m)
         fields |= {"r": r, "k": SNAPSHOT_KIND}
-        if ids:
-            fields["ids"] = ids
+        if kept is not None:
+            fields |= {"ids": kept.ids, "answers": kept.answers}
         fields |= {"h": chain.hex(), "s": "0123456789abcdef"}
         hashed = encode_msgpack(fields)[: -self.H_LENGTH]
         return b"%b\xa1s\xb0%b" % (hashed, checksum(hashed).encode())

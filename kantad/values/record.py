@@ -64,7 +64,6 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
     m: Any = None
     r: int = 0
     k: int = 0
-    ids: list[list[Any]] = []
     h: ChainText | None = None
     s: str | None = None
 
@@ -76,6 +75,15 @@ class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
     k: int = 0
     h: ChainText | None = None
     s: str | None = None
+
+
+class Kept(msgspec.Struct):
+    """The idempotency window in a compaction's snapshot: `ids` are `[id, q, rev]`, and for each of them
+    `answers` has what its first answer said besides: the time in microseconds, the chain value, the outline of
+    the patch (see `outline`)."""
+
+    ids: list[tuple[str, str, int]] = []
+    answers: list[tuple[int, ChainText, Any]] = []
 
 
 def chain_after(chain: bytes, hashed: bytes) -> bytes:

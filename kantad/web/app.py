@@ -40,6 +40,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "/v1/status": {"GET": "status", "HEAD": "status"},
     "/v1/schema": {"GET": "schema", "HEAD": "schema"},
     "/v1/snapshot": {"POST": "snapshot"},
+    "/v1/compact": {"POST": "compact"},
     "/v1/backup": {"GET": "backup", "HEAD": "backup"},
     "/healthz": {"GET": "healthz", "HEAD": "healthz"},
     "/readyz": {"GET": "readyz", "HEAD": "readyz"},
@@ -49,6 +50,9 @@ ROUTES: dict[str, dict[str, str]] = {
 
 # What is told of the engine alone.
 TOLD = {"status": operating.status, "schema": operating.schema, "readyz": operating.readyz}
+
+
+POSTED = {"transaction": transaction, "revert": revert, "compact": operating.compact}  # those whose body says it all
 
 
 def route(target: str, method: str) -> tuple[str, str, str]:
@@ -132,14 +136,12 @@ class App:
             if name == "keys":
                 return await get_keys(engine, request, path, query)
             return await write_value(engine, request, path, query, self.limits)
-        if name == "transaction":
-            return await transaction(engine, request, query, self.limits)
+        if name in POSTED:
+            return await POSTED[name](engine, request, query, self.limits)
         if name == "changes":
             return await get_changes(engine, request, query)
         if name == "websocket":
             return upgrade(engine, request, query, self.limits)
-        if name == "revert":
-            return await revert(engine, request, query, self.limits)
         parse_query(query, ())
         match name:
             case "snapshot":

@@ -1,13 +1,19 @@
-"""Operating endpoints: status, health, readiness, metrics, snapshots."""
+"""Operating endpoints: status, health, readiness, metrics, snapshots, compaction."""
 
 import os
 import time
 from typing import Any
 
+import msgspec
+from aiohttp import web
+
 from kantad import __version__
 from kantad.engine.engine import Engine
 from kantad.values.errors import Problem
+from kantad.values.retention import retention
 from kantad.web.answer import Reply, json_reply
+from kantad.web.body import Limits, decode, decoded, is_msgpack, read_body
+from kantad.web.parameters import parse_query
 
 _STARTED = time.monotonic()
 ROOM = 1 << 20  # bytes that must be free before a full disk counts as ready again
@@ -29,10 +35,12 @@ def status(engine: Engine) -> Reply:
         "subscribers": len(engine.feeds.readers),
         "uptime": round(time.monotonic() - _STARTED, 3),
         "ack": engine.policy,
+        "readonly": engine.readonly,
         "idempotency_keys": len(engine.window.changes),
         "history": engine.history,
         "warnings": engine.warnings,
         "trouble": engine.trouble,
+        "compaction": engine.compaction.status(),
     }
     return json_reply(body)
 
@@ -53,6 +61,8 @@ def readyz(engine: Engine) -> Reply:
     """`GET /readyz`: it can take writes; 503 with the reason when it cannot."""
     if engine.stopping:
         raise Problem("shutting_down", "the server is shutting down", retry_after=1)
+    if engine.readonly:
+        raise Problem("unavailable", "the file is served read-only")
     if engine.trouble is not None and not _room(engine):
         raise Problem("unavailable", engine.trouble, retry_after=2)
     return json_reply({"status": "ready", "rev": engine.visible.rev})
@@ -72,6 +82,33 @@ async def snapshot(engine: Engine) -> Reply:
     return json_reply({"rev": visible.rev, "cursor": visible.cursor, "bytes": size})
 
 
+class CompactRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/compact`."""
+
+    retain: str
+    archive: bool = True
+
+
+_decode_compact = msgspec.json.Decoder(CompactRequest).decode
+_decode_compact_msgpack = msgspec.msgpack.Decoder(CompactRequest).decode
+
+
+async def compact(engine: Engine, request: web.BaseRequest, query: str, limits: Limits) -> Reply:
+    """`POST /v1/compact`: answered when it is done; raises `Problem`."""
+    parse_query(query, ())
+    msgpack = is_msgpack(request.headers.get("Content-Type", ""))
+    body = await read_body(request, limits)
+    decode(body, msgpack, limits.max_depth)
+    asked = decoded(_decode_compact_msgpack if msgpack else _decode_compact, body, ("retain", "archive"))
+    try:
+        retain = retention(asked.retain)
+    except ValueError as error:
+        raise Problem("invalid_parameter", f"retain is {error}", parameter="retain") from None
+    done = await engine.compaction.compact(retain, asked.archive)
+    now = engine.visible
+    return json_reply({"rev": now.rev, "cursor": now.cursor, **done.told()})
+
+
 def metrics(engine: Engine, connections: int, fast_answers: int, backups: int) -> Reply:
     """`GET /metrics`: Prometheus text."""
     figures = [
@@ -85,7 +122,12 @@ def metrics(engine: Engine, connections: int, fast_answers: int, backups: int) -
         ("kantad_connections", "gauge", "Open connections.", connections),
         ("kantad_backups", "gauge", "Backups that are being sent.", backups),
         ("kantad_fast_answers_total", "counter", "Requests answered by the fast path.", fast_answers),
-        ("kantad_writable", "gauge", "1 where the last write had room.", int(engine.trouble is None)),
+        (
+            "kantad_writable",
+            "gauge",
+            "1 where writes are taken, and the last one had room.",
+            int(engine.trouble is None and not engine.readonly),
+        ),
     ]
     text = "".join(
         f"# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, help, value in figures

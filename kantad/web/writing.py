@@ -109,8 +109,10 @@ def outcome_body(outcome: Outcome, *, diff: bool = False) -> dict[str, Any]:
         body["replayed"] = True
     if outcome.child is not None:
         body["key"] = outcome.child[-1]
-    if diff:
-        body["diff"] = outcome.diff if outcome.changed else {}
+    if diff and not outcome.changed:
+        body["diff"] = {}
+    elif diff and outcome.diff is not None:  # of a repeated request whose record is compacted it is not known
+        body["diff"] = outcome.diff
     return body
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import uvloop
 
-from kantad.engine.engine import Engine, open_engine
+from kantad.engine.engine import Engine
 from kantad.engine.former import Former
+from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Proposal
 from kantad.values.moment import micros_of
 from kantad.values.record import Keyed

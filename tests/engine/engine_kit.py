@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from kantad.engine.engine import Engine, open_engine
+from kantad.engine.engine import Engine
+from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Condition, Outcome, Proposal
 from kantad.store.disk import RealDisk
 from kantad.values.content import MISSING, decode_json, encode_json
@@ -107,6 +108,12 @@ class LeverDisk:
         if self.room is not None:
             self.room += os.fstat(fd).st_size - size
         self.real.truncate(fd, size)
+
+    def chown(self, fd: int, owner: int, group: int) -> None:
+        self.real.chown(fd, owner, group)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        self.real.chmod(fd, mode)
 
     def fstat(self, fd: int) -> os.stat_result:
         return self.real.fstat(fd)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kantad.engine import committer, making
-from kantad.engine.engine import open_engine
+from kantad.engine.opening import open_engine
 from kantad.store.log import Broken
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem

@@ -1,12 +1,16 @@
 """Idempotency keys: replay, reuse, the window's size and age, restarts."""
 
 import asyncio
+from argparse import ArgumentParser
+from io import StringIO
 from typing import Any
 
 import pytest
 
 from kantad.engine import requests
+from kantad.engine.preconditions import looks_back
 from kantad.engine.requests import DAY, Seen, Window
+from kantad.tools import compact
 from kantad.values.errors import Problem
 from tests.engine.engine_kit import Database, condition, eventually, flushed, proposal, put, refusal, when, write
 
@@ -236,3 +240,26 @@ async def test_a_rolled_back_write_pushes_no_key_out_of_the_window(
     await write(engine, proposal("put", "/a", 9, key="new"))
     await flushed(engine)
     assert list(engine.window.changes) == ["k1", "k2", "k3", "k4", "new"]
+
+
+async def test_a_repeated_request_is_answered_as_before_when_its_record_was_cut_off(either: Database) -> None:
+    engine = either.open()
+    first = await write(engine, proposal("post", "/users", {"name": "Alice"}, key="k1"))
+    listed = await write(engine, proposal("post", "/list", 1, key="k2"))
+    await write(engine, proposal("put", "/x", 1, key="k3"))
+    await either.stop()
+    args = ArgumentParser()
+    compact.add_arguments(args)
+    assert compact.run(args.parse_args([either.path, "--retain", "none", "--no-archive"]), StringIO(), StringIO()) == 0
+    engine = either.open()
+    assert engine.past.oldest == 3
+    for outcome, again in (
+        (first, proposal("post", "/users", {"name": "Alice"}, key="k1")),
+        (listed, proposal("post", "/list", 1, key="k2", want_diff=True)),
+    ):
+        assert not looks_back(engine, again)
+        replayed = engine.transact(again)
+        assert replayed.replayed
+        assert (replayed.rev, replayed.chain, replayed.micros) == (outcome.rev, outcome.chain, outcome.micros)
+        assert replayed.child == outcome.child
+    assert refusal(lambda: put(engine, "/x", 2, key="k3")).code == "key_reused"

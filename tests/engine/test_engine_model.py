@@ -15,7 +15,8 @@ from typing import Any
 import jsondiff
 import pytest
 
-from kantad.engine.engine import Engine, open_engine, settling
+from kantad.engine.engine import Engine, settling
+from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Condition, Outcome, Proposal
 from kantad.values.content import MISSING, decode_json, encode_json
 from kantad.values.errors import Problem

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kantad.engine.engine import open_engine
 from kantad.engine.memory import THRESHOLDS, loading
+from kantad.engine.opening import open_engine
 from tests.engine.engine_kit import LeverDisk
 
 

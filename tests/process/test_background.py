@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kantad.background import verify_older_part
-from kantad.engine.engine import open_engine
+from kantad.engine.opening import open_engine
 from tests.store.logs import FORMATS, Maker, every_kind
 
 

@@ -185,7 +185,7 @@ def test_version_and_help_are_on_stdout(run: Run) -> None:
 def test_a_word_that_is_no_command_is_told_the_commands(run: Run) -> None:
     server = run("frobnicate")
     assert server.wait() == 2
-    assert "check, dump, log, migrate, repair" in server.lines[0]
+    assert "check, compact, convert, dump, log, migrate, repair" in server.lines[0]
     assert len(server.lines) == 2
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kantad.config import SETTINGS, UsageError, load
+from kantad.values.retention import Retention
 
 GOOD: dict[str, tuple[str, Any]] = {
     "db": ("other.kantadb", "other.kantadb"),
@@ -13,6 +14,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "port": ("0", 0),
     "unix": ("/tmp/socket", "/tmp/socket"),
     "format": ("msgpack", "msgpack"),
+    "readonly": ("true", True),
+    "retain": ("30d", Retention("30d", None, 30 * 24 * 3600 * 1_000_000)),
     "ack": ("written", "written"),
     "flush-interval": ("0.5", 0.5),
     "insecure": ("true", True),
@@ -93,6 +96,7 @@ BAD = [
     ("port", ""),
     ("db", ""),
     ("ack", "soon"),
+    ("retain", "30"),
     ("format", "xml"),
     ("flush-interval", "0"),
     ("flush-interval", "nan"),

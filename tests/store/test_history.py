@@ -122,7 +122,7 @@ def test_no_damage_in_the_older_part_is_a_fault_of_who_reads_it(log: Maker, tmp_
             opened, found = open_log(str(path), None, RealDisk(), T0)
         except Damaged:
             continue
-        index = Index(opened, found)
+        index = Index.at_start(opened, found)
         with contextlib.suppress(history.Unreadable):
             for part in index.parts:
                 while not part.scanned and index.scan(part, index.read(*index.next_step(part))):

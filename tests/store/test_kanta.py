@@ -21,7 +21,7 @@ from kantad.values.content import decode_json, encode_json, same
 from kantad.values.diff import SAME, difference
 from kantad.values.errors import Damaged
 from kantad.values.framing import Frame
-from kantad.values.record import CHAIN_START, chain_after
+from kantad.values.record import CHAIN_START, Kept, chain_after
 from tests.store.logs import FORMATS, T0, Maker, foreign_payload, parts
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -124,7 +124,14 @@ async def test_what_kantad_writes_opens_in_kanta(format: str, tmp_path: Path) ->
             records.append((payload, False))
             state, rev = new, rev + 1
         if chance.random() < 0.02:
-            records.append((log.codec.snapshot(T0 + turn, state, rev, chain, ids=[["a", "b", 1]]), True))
+            records.append(
+                (
+                    log.codec.snapshot(
+                        T0 + turn, state, rev, chain, kept=Kept([("a", "b", 1)], [(T0, "0" * 16, None)])
+                    ),
+                    True,
+                )
+            )
         log.append(log.framed(records))
     log.sync()
     log.close()

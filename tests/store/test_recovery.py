@@ -11,6 +11,7 @@ from kantad.store.log import open_log
 from kantad.store.recovery import Recovered, recover
 from kantad.values.content import same
 from kantad.values.errors import Damaged
+from kantad.values.record import Kept
 from tests.store.logs import FORMATS, LOOKALIKE, T0, Maker, Point, every_kind
 
 
@@ -45,7 +46,7 @@ def test_whole_log_is_read(log: Maker) -> None:
 @pytest.mark.parametrize("last", ["change", "snapshot"])
 def test_every_truncation_gives_the_longest_valid_prefix(log: Maker, last: str) -> None:
     if last == "snapshot":
-        log.snapshot(ids=[["key-2", "0badcafe", 7]])
+        log.snapshot(kept=Kept([("key-2", "0badcafe", 7)], [(T0, "0" * 16, None)]))
         log.snapshot()
     begin = log.points[0].end
     for size in range(begin, len(log.data)):

@@ -17,6 +17,7 @@ from kantad.values.record import (
     CHAIN_START,
     DECODE_ERRORS,
     Change,
+    Kept,
     Keyed,
     Snapshot,
     SnapshotHead,
@@ -49,6 +50,9 @@ def members(micros: Any, m: Any, full: bool) -> dict[str, Any]:
     return made | ({"b": 17} if full else {})
 
 
+KEPT = Kept([("key", "0badcafe", 7)], [(T, "f" * 16, {"a": None})])
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_the_bytes_of_a_change_in_json(full: bool) -> None:
     before = msgspec.json.encode(members(TEXT, "2026-06-10T02:55:00.123457Z", full))[:-1]
@@ -72,13 +76,17 @@ def test_the_bytes_of_a_change_in_messagepack(full: bool) -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_the_bytes_of_a_snapshot(full: bool) -> None:
-    more: dict[str, Any] = {"v": 3, "m": T + 1, "ids": [["key", "0badcafe", 7]]} if full else {}
+    more: dict[str, Any] = {"v": 3, "m": T + 1, "kept": KEPT} if full else {}
     for codec in CODECS:
         json_like = codec.name == "json"
         made: dict[str, Any] = {"ts": TEXT if json_like else moment(T), "v": 3 if full else 0, "state": {"ü": 1}}
         if full:
             made["m"] = "2026-06-10T02:55:00.123457Z" if json_like else moment(T + 1)
-        made |= {"r": 9, "k": 1} | ({"ids": more["ids"]} if full else {}) | {"h": CHAIN.hex(), "s": "0" * 16}
+        made |= (
+            {"r": 9, "k": 1}
+            | ({"ids": KEPT.ids, "answers": KEPT.answers} if full else {})
+            | {"h": CHAIN.hex(), "s": "0" * 16}
+        )
         encoded = msgspec.json.encode(made) if json_like else msgspec.msgpack.encode(made)
         before = encoded[: -24 if json_like else -19]
         sum_ = blake3(before).digest(length=8).hex()
@@ -89,6 +97,7 @@ def test_the_bytes_of_a_snapshot(full: bool) -> None:
         assert (snapshot.r, snapshot.k, snapshot.h, snapshot.s) == (9, 1, CHAIN.hex(), sum_)
         assert is_whole_snapshot(codec, payload, snapshot)
         assert codec.decode(payload, SnapshotHead).r == 9
+        assert codec.decode(payload, Kept) == (KEPT if full else Kept())
         changed = codec.snapshot(T, {"ü": 2}, 9, CHAIN, **more).replace(
             codec.decode(codec.snapshot(T, {"ü": 2}, 9, CHAIN, **more), Snapshot).s.encode(), sum_.encode()
         )

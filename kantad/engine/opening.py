@@ -1,0 +1,64 @@
+"""Opening a database file: recover it, bring it to where its schema and migrations want it, and make its engine.
+
+For the process, for tests, and for who embeds the engine. Nothing is served before it returns.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from kantad.engine.engine import Engine
+from kantad.engine.memory import loading
+from kantad.engine.proposal import Ack
+from kantad.engine.ring import RING_BYTES
+from kantad.store.disk import Disk, RealDisk
+from kantad.store.log import open_log, open_readonly
+from kantad.store.migrations import Migrations, upgrade
+from kantad.values.moment import now_micros
+from kantad.values.schema import Schema
+
+logger = logging.getLogger("kantad")
+
+
+def open_engine(
+    path: str,
+    *,
+    format: str | None = None,
+    ack: Ack = "durable",
+    flush_interval: float = 0.1,
+    max_depth: int = 128,
+    disk: Disk | None = None,
+    clock: Callable[[], int] = now_micros,
+    ring_bytes: int = RING_BYTES,
+    schema: Schema | None = None,
+    migrations: Migrations | None = None,
+    initial: dict[str, Any] | None = None,
+    readonly: bool = False,
+    own_process: bool = False,
+) -> Engine:
+    """Open (or create) a database file, and bring it to the schema's type and the migrations' version.
+
+    A new file begins with `initial`, where it is given. With `readonly` it is neither created, nor locked, nor
+    changed. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
+    `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
+    """
+    with loading() if own_process else nullcontext():
+        if readonly:
+            log, found = open_readonly(path, format, disk or RealDisk())
+        else:
+            log, found = open_log(path, format, disk or RealDisk(), clock())
+            upgrade(log, found, clock(), schema, migrations, initial=initial)
+        for warning in found.warnings:
+            logger.warning("%s: %s", path, warning)
+        return Engine(
+            log,
+            found,
+            ack=ack,
+            flush_interval=flush_interval,
+            max_depth=max_depth,
+            clock=clock,
+            ring_bytes=ring_bytes,
+            schema=schema,
+            readonly=readonly,
+        )

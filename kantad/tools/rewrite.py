@@ -1,0 +1,147 @@
+"""The process that writes a log anew for a server: `python -m kantad.tools.rewrite`, started by the engine.
+
+It reads the database without a lock, no further than it is told, and writes the new file and the archive; the
+swap is the server's. It takes orders on its standard input, a socket, and ends with it. Nobody calls it by hand.
+"""
+
+import contextlib
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+from kantad.store.compaction import (
+    Ambiguous,
+    Old,
+    Rewriting,
+    Rewritten,
+    archive_name,
+    keep_archive,
+    rewrite,
+    temporary_name,
+)
+from kantad.store.disk import RealDisk
+from kantad.store.history import Unreadable
+from kantad.store.log import FULL, format_of, mapped
+from kantad.store.question import LENGTH, message
+from kantad.store.task import Further, Order, Report, decode_task, pieces
+from kantad.values.retention import retention
+
+NICE: Final = 10
+
+
+class Work:
+    """One order, and what comes of it."""
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.disk = order, RealDisk()
+        self.fd = os.open(order.file, os.O_RDONLY | os.O_CLOEXEC)
+        self.model = os.fstat(self.fd)
+        if (self.model.st_dev, self.model.st_ino) != order.identity or self.model.st_size < order.end:
+            raise OSError(errno.ESTALE, "it is another file now", order.file)
+        self.temporary = temporary_name(order.file)
+        self.made: Rewriting | None = None
+        self.archive, self.is_new = "", False
+
+    def begin(self) -> Report:
+        """Do what was ordered; raises what goes wrong."""
+        order = self.order
+        with mapped(self.fd, order.end) as buffer:
+            framing, codec = format_of(buffer[:16], None)
+            old = Old(buffer, order.end, framing, codec, order.oldest)
+            cut = old.cut(retention(order.retain), order.rev, order.now)
+            if cut <= order.oldest:
+                return Report("nothing")
+            self.made = rewrite(self.disk, self.temporary, old, cut, (order.rev, order.chain), self.model)
+            if order.archive:
+                self._keep(buffer, self.made.done)
+            kept = old.keys(cut)
+        told = () if kept is None else zip(kept.ids, kept.answers, strict=True)
+        return self._report(pieces([(key, outline) for (key, _, _), (_, _, outline) in told]))
+
+    def _keep(self, buffer: Any, done: Rewritten) -> None:
+        """Keep what is cut off; what is to be removed again if this is stopped is noted before."""
+        while not self.is_new:
+            self.archive, there = archive_name(self.order.file, buffer, done)
+            if there:
+                return
+            self.is_new = True
+            try:
+                keep_archive(self.disk, self.order.file, self.archive, buffer, done, self.model)
+            except FileExistsError:
+                self.is_new = False
+
+    def go_on(self, end: int) -> Report:
+        """Copy further records."""
+        assert self.made is not None
+        with mapped(self.fd, end) as buffer:
+            self.made.copy(buffer, end)
+        self.made.sync()
+        return self._report([])
+
+    def _report(self, outlines: list[Any]) -> Report:
+        assert self.made is not None
+        return Report("", "", self.made.done, self.temporary, self.archive, self.is_new, outlines)
+
+    def undo(self) -> None:
+        """Remove what was made, unless the new file has taken its place."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.temporary)
+            if self.is_new:
+                os.unlink(self.archive)
+
+
+def reported(work: Work, end: int | None) -> Report:
+    """Begin, or go on, and say how it went; a bug is told to who ordered it, who logs it."""
+    try:
+        return work.begin() if end is None else work.go_on(end)
+    except Unreadable as error:
+        return Report("damaged", str(error))
+    except Ambiguous:
+        return Report("ambiguous")
+    except OSError as error:
+        return Report("full" if error.errno in FULL else "failed", error.strerror or str(error))
+    except Exception as error:
+        return Report("failed", f"{type(error).__name__}: {error}")
+
+
+def serve(channel: socket.socket) -> None:
+    """Do what is ordered, until the other end says that it is done with, or closes."""
+    work: Work | None = None
+    with channel.makefile("rb") as stream:
+        try:
+            while len(head := stream.read(LENGTH)) == LENGTH:
+                task = decode_task(stream.read(int.from_bytes(head, "little")))
+                if isinstance(task, Order):
+                    work = Work(task)
+                    report = reported(work, None)
+                elif isinstance(task, Further) and work is not None:
+                    report = reported(work, task.end)
+                else:
+                    work = None  # all of it is to stay
+                    report = Report()
+                channel.sendall(message(report))
+        finally:
+            if work is not None:
+                work.undo()
+
+
+def main() -> int:
+    """Serve standard input; returns the exit status."""
+    gc.disable()  # a state has no cycles
+    with contextlib.suppress(OSError):  # a sandbox may not allow it
+        os.nice(NICE)
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed
+    try:
+        serve(socket.socket(fileno=sys.stdin.fileno()))
+    except OSError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

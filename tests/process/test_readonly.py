@@ -1,0 +1,35 @@
+"""The command with --readonly: a copy, and a file that another one serves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.process.running import Running, ask
+from tests.store.logs import every_kind
+
+Start = Callable[..., Running]
+
+
+def test_a_file_is_served_beside_the_one_who_has_it(run: Start, tmp_path: Path) -> None:
+    writer = run("--port", "0")
+    port = writer.port()
+    assert ask(port, "PUT", "/v1/data/a", b"1")[0] == 200
+    reader = run("--port", "0", "--readonly")
+    copy = reader.port()
+    assert ask(port, "PUT", "/v1/data/a", b"2")[0] == 200
+    assert ask(copy, "GET", "/v1/data/a") == (200, b"1")
+    assert ask(copy, "PUT", "/v1/data/a", b"3")[0] == 403
+    assert (reader.stop(), writer.stop()) == (0, 0)
+
+
+def test_a_file_that_may_only_be_read_is_served_and_one_that_is_not_there_is_not_made(
+    run: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "backup.kantadb"
+    path.write_bytes(bytes(every_kind("json").data))
+    path.chmod(0o400)
+    reader = run("--db", "backup.kantadb", "--port", "0", KANTAD_READONLY="true")
+    assert ask(reader.port(), "GET", "/v1/data/n") == (200, b"2")
+    assert reader.stop() == 0
+    none = run("--db", "none.kantadb", "--port", "0", "--readonly")
+    assert none.wait() == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["backup.kantadb"]

@@ -1,0 +1,301 @@
+"""`kantad compact`: what is older goes into a database of its own, and at every moment there is a whole file."""
+
+import contextlib
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kanta.serialization import JsonSerializer, MsgPackSerializer
+from kanta.serialization.base import replay
+
+from kantad.store.disk import RealDisk
+from kantad.store.history import keyed
+from kantad.store.log import open_log, reading
+from kantad.store.recovery import recover
+from kantad.store.retrace import Retrace
+from kantad.tools import check, compact
+from kantad.values.content import same
+from kantad.values.record import CHAIN_START
+from tests.store.disks import Death, FaultyDisk, FillingDisk
+from tests.store.logs import FORMATS, T0, Maker, every_kind, foreign_payload
+from tests.tools.kit import Ran, broken, command, stored
+
+SERIALIZERS = {"json": JsonSerializer, "msgpack": MsgPackSerializer}
+DAY = 24 * 3600 * 1_000_000
+
+
+@pytest.fixture(params=FORMATS)
+def log(request: pytest.FixtureRequest) -> Maker:
+    made = every_kind(request.param)
+    made.change({"posted": {"0198": {"x": 1}}}, id="key-3", q="0badcafe")
+    made.change({"z": 2})
+    return made
+
+
+def compacted(path: Path, retain: str, *flags: str) -> Ran:
+    """Compact; the result is whole."""
+    ran = command(compact, path, "--retain", retain, *flags)
+    assert (ran.status, ran.err) == (0, ""), ran
+    assert command(check, path).status == 0, command(check, path).err
+    return ran
+
+
+def state_at(path: Path, rev: int) -> tuple[bytes, Any]:
+    """The chain and the state at a revision."""
+    with reading(str(path)) as (buffer, size, framing, codec):
+        found = recover(buffer, size, framing, codec)
+        retrace = Retrace(buffer, found.end, framing, codec, found.oldest)
+        for _ in retrace.steps(rev):
+            pass
+        return retrace.chain, retrace.state
+
+
+def range_of(path: Path) -> tuple[int, int]:
+    with reading(str(path)) as (buffer, size, framing, codec):
+        found = recover(buffer, size, framing, codec)
+        return found.oldest, found.rev
+
+
+def others(path: Path) -> list[Path]:
+    return sorted(each for each in path.parent.iterdir() if each != path)
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_cut_keeps_state_and_cursor_of_every_later_revision(log: Maker, tmp_path: Path, cut: int) -> None:
+    path = stored(tmp_path, log)
+    compacted(path, f"{log.rev - cut}r")
+    assert range_of(path) == (cut, log.rev)
+    for point in log.points:
+        if point.rev >= cut:
+            chain, state = state_at(path, point.rev)
+            assert chain == point.chain
+            assert same(state, point.state)
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_what_is_cut_off_is_a_database_of_its_own(log: Maker, tmp_path: Path, cut: int) -> None:
+    path = stored(tmp_path, log)
+    compacted(path, f"{log.rev - cut}r")
+    (archive,) = others(path)
+    last = [point for point in log.points if point.rev == cut][-1]  # a snapshot there is in both
+    assert archive.read_bytes() == log.data[: last.end]
+    assert command(check, archive).status == 0
+    assert range_of(archive) == (0, cut)
+    assert archive.name.startswith("data@20250615T15064")
+
+
+def test_kanta_opens_a_compacted_file(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    compacted(path, "3r")
+    serializer = SERIALIZERS[log.format]()
+    state = replay(path.read_bytes(), framer=serializer.framer_cls(), decode=serializer.decode)
+    assert same(state[0] if isinstance(state, tuple) else state.state, log.state)
+
+
+def test_a_file_is_compacted_again_and_again(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    for left in (8, 5, 3):
+        compacted(path, f"{left}r")
+    compacted(path, "none")
+    assert range_of(path) == (log.rev, log.rev)
+    assert [range_of(each) for each in others(path)] == [(0, 3), (3, 6), (6, 8), (8, 11)]
+    assert state_at(path, log.rev)[0] == log.chain
+    assert "nothing is older" in compacted(path, "none").out
+
+
+def test_history_is_kept_by_age(log: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.micros += 40 * DAY
+    log.change({"late": 1})
+    path = stored(tmp_path, log)
+    monkeypatch.setattr(compact, "now_micros", lambda: T0 + 50 * DAY)
+    compacted(path, "30d")
+    assert range_of(path) == (log.rev - 1, log.rev)
+    assert "nothing is older" in compacted(path, "264h").out
+
+
+def test_idempotency_keys_survive_with_what_they_were_answered(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    for retain in ("8r", "none"):
+        compacted(path, retain, "--no-archive")
+        with reading(str(path)) as (buffer, size, framing, codec):
+            found = recover(buffer, size, framing, codec)
+            window = keyed(buffer, size, framing, codec, found)
+        assert [(each.key, each.q, each.rev) for each in window] == [
+            ("key-1", "0badcafe", 1),
+            ("key-2", "0badcafe", 6),
+            ("key-3", "0badcafe", 10),
+        ]
+        points = {point.rev: point.chain for point in log.points}
+        assert all(each.chain == points[each.rev] for each in window)
+        assert [each.micros for each in window] == [T0 + 7, T0 + 42, T0 + 70]
+    assert window[2].outline == {"posted": {"0198": {"x": None}}}
+    assert others(path) == []
+
+
+def test_an_archive_of_the_same_name_is_not_overwritten(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    compacted(path, "3r")
+    (archive,) = others(path)
+    whole = archive.read_bytes()
+    path.write_bytes(bytes(log.data))
+    assert str(archive) in compacted(path, "3r").out  # it is the same
+    archive.write_bytes(b"mine")
+    path.write_bytes(bytes(log.data))
+    compacted(path, "3r")
+    assert archive.read_bytes() == b"mine"
+    assert (tmp_path / f"{archive.stem}.1.kantadb").read_bytes() == whole
+
+
+def test_mode_is_kept_and_a_torn_tail_is_cut_first(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log, bytes(log.data) + b"\x00\x01")
+    path.chmod(0o640)
+    ran = command(compact, path, "--retain", "none")
+    assert ran.status == 0
+    assert "torn tail" in ran.err
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert {each.stat().st_mode & 0o777 for each in others(path) if "@" in each.name} == {0o640}
+
+
+def test_damage_behind_the_cut_is_refused_and_before_it_goes_into_the_archive(log: Maker, tmp_path: Path) -> None:
+    log.snapshot()
+    log.change({"end": 1})
+    starts = [0, *(point.end for point in log.points)]
+    bad = next(start for start, point in zip(starts, log.points, strict=False) if point.rev == 9)
+    before = broken(log, bad)
+    path = stored(tmp_path, log, before)
+    ran = command(compact, path, "--retain", "5r")
+    assert ran.status == 65
+    assert path.read_bytes() == before
+    assert others(path) == []
+    assert command(compact, path, "--retain", "1r").status == 0
+    assert range_of(path) == (11, 12)
+    assert command(check, path).status == 0
+
+
+@pytest.mark.parametrize("arguments", [["--retain", "3x"], ["--retain", ""], ["--retain", "-1r"], []])
+def test_a_retention_that_is_none_is_a_usage_error(tmp_path: Path, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(compact, tmp_path / "data.kantadb", *arguments)
+    assert ended.value.code == 2
+
+
+def test_no_file_no_kantadb_and_a_locked_one_are_told_apart(log: Maker, tmp_path: Path) -> None:
+    assert command(compact, tmp_path / "none.kantadb", "--retain", "none").status == 2
+    (tmp_path / "text").write_text("hello")
+    assert command(compact, tmp_path / "text", "--retain", "none").status == 65
+    path = stored(tmp_path, log)
+    held, _ = open_log(str(path), None, RealDisk(), 0)
+    assert command(compact, path, "--retain", "none").status == 75
+    held.close()
+
+
+class TestKantasRecords:
+    def test_a_doubled_record_at_the_cut_counts_once(self, tmp_path: Path) -> None:
+        for format in FORMATS:
+            log = Maker(format)
+            log.foreign({"a": 1})
+            double = foreign_payload(format, log.micros, {"a": 1})
+            log.data += log.framing.frame(double, len(log.data))
+            log.foreign({"b": 2})
+            log.change({"c": 3})
+            path = stored(tmp_path, log)
+            assert command(compact, path, "--retain", "2r", "--no-archive").status == 0
+            assert range_of(path) == (1, 3)
+            assert state_at(path, 3) == (log.chain, {"a": 1, "b": 2, "c": 3})
+
+    def test_a_record_that_could_be_read_otherwise_is_not_cut_off_from_what_tells(self, tmp_path: Path) -> None:
+        log = Maker("json")
+        log.foreign({"a": {"$replace": {"x": 1}}})
+        log.foreign({"b": "$$5"})
+        path = stored(tmp_path, log)
+        ran = command(compact, path, "--retain", "1r")
+        assert ran.status == 65
+        assert "two ways" in ran.err
+        assert others(path) == []
+        assert path.read_bytes() == log.data
+        assert command(compact, path, "--retain", "none").status == 0
+        assert state_at(path, 2) == (log.chain, {"a": {"x": 1}, "b": "$5"})
+
+
+class TestFaults:
+    """Whatever fails and whenever it stops, the file is the original or the result; nothing is left in the end."""
+
+    def results(self, log: Maker, tmp_path: Path) -> tuple[Path, bytes, FaultyDisk]:
+        path, disk = stored(tmp_path, log), FaultyDisk()
+        assert command(compact, path, "--retain", "4r", disk=disk).status == 0
+        archive = next(each for each in others(path))
+        kept = archive.read_bytes()
+        archive.unlink()
+        return path, kept, disk
+
+    @pytest.mark.parametrize("fault", ["death", "late death"])
+    def test_it_may_die_at_every_call(self, log: Maker, tmp_path: Path, fault: str) -> None:
+        path, archive, counted = self.results(log, tmp_path)
+        outcomes = set()
+        for at in range(counted.count):
+            path.write_bytes(bytes(log.data))
+            with contextlib.suppress(Death):  # one that finds nothing to remove is not done, so there is no after it
+                command(compact, path, "--retain", "4r", disk=FaultyDisk(fault, at))
+                assert (fault, counted.log[at]) == ("late death", "unlink")
+            opened, found = open_log(str(path), None, RealDisk(), 0)
+            opened.close()
+            assert (found.rev, found.chain, found.torn) == (log.rev, log.chain, 0)
+            assert same(found.state, log.state)
+            assert found.oldest in (0, log.rev - 4)
+            assert command(check, path).status == 0
+            outcomes.add(found.oldest)
+            kept = others(path)
+            if found.oldest:
+                assert [each.read_bytes() for each in kept] == [archive], (at, counted.log[at])
+            for each in kept:
+                assert each.read_bytes() == archive
+                each.unlink()
+        assert outcomes == {0, log.rev - 4}
+
+    def test_every_call_may_fail(self, log: Maker, tmp_path: Path) -> None:
+        path, _, counted = self.results(log, tmp_path)
+        for at in range(counted.count):
+            path.write_bytes(bytes(log.data))
+            disk = FaultyDisk(errno.EIO, at)
+            ran = command(compact, path, "--retain", "4r", disk=disk)
+            name = counted.log[at]
+            assert ran.status in (0, 74), (name, ran)
+            if "as it was" in ran.err:
+                assert path.read_bytes() == log.data
+                assert [each for each in others(path) if "@" in each.name] == []
+            assert range_of(path)[1] == log.rev
+            assert command(check, path).status == 0
+            for each in others(path):
+                each.unlink()
+
+    def test_the_disk_may_be_full_at_every_write(self, log: Maker, tmp_path: Path) -> None:
+        path, _, counted = self.results(log, tmp_path)
+        full = 0
+        for at in range(counted.log.count("write")):
+            path.write_bytes(bytes(log.data))
+            ran = command(compact, path, "--retain", "4r", disk=FillingDisk(errno.ENOSPC, at))
+            assert ran.status == 74
+            assert "No space left" in ran.err
+            assert path.read_bytes() == log.data
+            assert others(path) == []
+            full += 1
+        assert full >= 3
+
+    def test_what_a_killed_one_left_is_removed_by_the_next_start(self, log: Maker, tmp_path: Path) -> None:
+        path = stored(tmp_path, log)
+        left = tmp_path / "data.kantadb.compacting.new-4194999"
+        left.write_bytes(b"half")
+        opened, found = open_log(str(path), None, RealDisk(), 0)
+        opened.close()
+        assert not left.exists()
+        assert "compacting.new-4194999" in found.warnings[-1]
+
+
+def test_an_empty_database_has_nothing_to_drop(tmp_path: Path) -> None:
+    for format in FORMATS:
+        log = Maker(format)
+        path = stored(tmp_path, log)
+        assert "nothing is older" in compacted(path, "none").out
+        assert range_of(path) == (0, 0)
+        assert state_at(path, 0)[0] == CHAIN_START
