@@ -43,6 +43,8 @@ class Live(Generic[T]):
 
     def __init__(self, core: Core, own: Any = None) -> None:
         self.core, schema = core, core.schema
+        if schema is not None:
+            schema.bind(core.foreign)
         self.type: Any = None if schema is None else schema.type
         self.shape: Shape | None = None if schema is None else shape_of(schema.type)
         self.agreement = Agreement() if schema is None else Agreement(schema.kind, schema.form)

@@ -71,8 +71,8 @@ class Transaction(Generic[T]):
 
     def _commit(self) -> None:
         try:
-            patch = self._draft.patch()
             self.engine.check(self._draft, self.action)
+            patch = self._draft.patch()
             if patch is not SAME:
                 self.rev = self.engine.commit(Proposal((), "patch", patch, self.action, self.user))
         except Problem as problem:
