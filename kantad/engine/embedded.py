@@ -217,10 +217,10 @@ class Engine(Generic[T]):
         """Raise `ConsistencyViolation` if the live value is not what is stored."""
         self._checked(lambda live: live.check_whole(action) if self._whole else live.check_touched(draft, action))
 
-    def commit(self, proposal: Proposal) -> int | None:
+    def commit(self, patch: Any, action: str, user: str | None) -> int | None:
         """Apply a draft's patch and put it in line for the disk; the revision, if it made one. Raises `Problem`."""
         core = self._running()
-        outcome = core.transact(proposal)
+        outcome = core.transact(Proposal((), "patch", patch, action, user, foreign=core.foreign))
         if not outcome.changed:
             return None
         assert self._live is not None

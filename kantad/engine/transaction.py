@@ -9,7 +9,6 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from kantad.engine.proposal import Proposal
 from kantad.values.diff import SAME
 from kantad.values.draft import Draft
 from kantad.values.errors import Problem, pointer_text
@@ -74,7 +73,7 @@ class Transaction(Generic[T]):
             self.engine.check(self._draft, self.action)
             patch = self._draft.patch()
             if patch is not SAME:
-                self.rev = self.engine.commit(Proposal((), "patch", patch, self.action, self.user))
+                self.rev = self.engine.commit(patch, self.action, self.user)
         except Problem as problem:
             path = problem.more.get("path") or pointer_text(problem.keys)
             if path:

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from kantad.values.content import MISSING, same
+from kantad.values.content import MISSING, same, same_bytes
 from kantad.values.delta import is_draft
-from kantad.values.diff import difference
+from kantad.values.diff import SAME, difference
 from kantad.values.kinds import FREE, Kind
 from kantad.values.normal import NormalForm
 from kantad.values.plain import fields_of, is_left_out, name_of
@@ -32,7 +32,8 @@ class Agreement:
         Costs what the state holds.
         """
         try:
-            return difference(raw, self._stored(self.kind, live))
+            stored = self._stored(self.kind, live)
+            return SAME if same_bytes(raw, stored) else difference(raw, stored)
         except Exception:  # what was put there by hand may be anything
             return None
 

@@ -72,7 +72,7 @@ async def measure(folder: str, size: int, rounds: int) -> None:
             file.write(record)
     ours: Engine[Data] = Engine(paths[0], Data)
     whole: Engine[Data] = Engine(paths[1], Data, consistency="whole")
-    async with ours, whole, Kanta(paths[2], Data()) as kanta:
+    async with ours, whole, Kanta(paths[2], Data(), flush_interval=3600) as kanta:
         few = max(3, 20_000 // size)
         ways: dict[str, tuple[Transact, Callable[[], Awaitable[None]], int]] = {
             "kantad.engine": (lambda: ours.transaction("age"), ours.flush, 2000),

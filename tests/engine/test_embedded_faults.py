@@ -19,11 +19,6 @@ from tests.engine.engine_kit import LeverDisk, eventually
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data.kantadb"
-
-
 def touch_ann(data: Data) -> None:
     data.users[ANN].age += 1
 
