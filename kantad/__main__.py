@@ -178,6 +178,7 @@ def _open(config: Config, code: Code) -> tuple[Engine, list[socket.socket]]:
             schema=code[0],
             migrations=code[1],
             readonly=config.get("readonly"),
+            own_process=True,
         )
     except BaseException:
         release(bound)

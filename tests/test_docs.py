@@ -10,11 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from kantactl.arguments import STATUSES, parser
 
+import kantad.engine
 from kantad.config import COMMANDS, SETTINGS
+from kantad.engine.embedded import Options
 from kantad.values.errors import CODES
 from kantad.web.app import DATA, KEYS, ROUTES
 from kantad.web.openapi import document
@@ -145,6 +148,18 @@ async def test_what_is_served_is_what_is_documented(serving: Serving) -> None:
         assert f"| `{metric}` |" in OPERATIONS
 
 
+def test_what_kanta_documents_has_its_place_and_a_test_that_is_there() -> None:
+    page = (ROOT / "docs" / "coming-from-kanta.md").read_text().split("\n## Where everything is\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| ?(.*?) ?\|$", page, re.MULTILINE)[2:]
+    assert len(rows) > 25
+    for feature, here, shown in rows:
+        if here == "not there yet":
+            continue
+        found = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", shown)
+        assert found, feature
+        assert re.search(rf"^ *(async )?def {found[2]}\(", (ROOT / found[1]).read_text(), re.MULTILINE), shown
+
+
 # -- links
 
 
@@ -218,6 +233,25 @@ def test_the_synchronous_example_prints_what_it_shows(kanta_url: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     shown = [line.partition("  # => ")[2] for line in program.splitlines() if "  # => " in line]
     assert done.stdout.splitlines() == shown
+
+
+def test_the_example_of_embedding_prints_what_it_shows(tmp_path: Path) -> None:
+    [program] = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "embedding.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    shown = [line.partition("  # => ")[2] for line in program.splitlines() if "  # => " in line]
+    assert done.stdout.splitlines() == shown
+
+
+def test_every_option_and_name_of_the_engine_is_documented() -> None:
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    for option in get_type_hints(Options):
+        assert option in ("disk", "clock") or f"| `{option}` |" in page, option
+    for name in kantad.engine.__all__:
+        assert f"`{name}" in page or f" {name}(" in page, name
 
 
 def test_the_example_of_tests_passes(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from kanta_client.errors import Closed, KantaError, NotFound, Overrun, Unreachab
 from kanta_client.feed import Feed, Filters, Kind
 from kanta_client.messages import Message
 from kanta_client.records import Change, Written
-from kanta_client.shape import shape_of
 from kantad.values.content import MISSING, copied, decode_json
 from kantad.values.errors import Problem
 from kantad.values.patch import apply
+from kantad.values.shape import shape_of
 
 logger = logging.getLogger("kanta_client")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from kanta_client.messages import encode
 from kanta_client.paths import refused
-from kanta_client.plain import plain
 from kantad.values.errors import Problem
 from kantad.values.patch import marshal
+from kantad.values.plain import plain
 
 
 def builtins(value: Any) -> Any:

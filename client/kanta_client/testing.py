@@ -5,7 +5,6 @@ Nothing else of this package imports this module: it needs all floors of kantad,
 the lowest. Each server is apart from the others, and there may be several at once.
 """
 
-import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,7 +14,6 @@ from typing import Any
 from kanta_client.background import background
 from kanta_client.options import Ack
 from kanta_client.outgoing import builtins
-from kantad.engine.engine import Engine
 from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Proposal
 from kantad.values.content import MISSING
@@ -37,7 +35,7 @@ async def server(
     Raises OSError, and what kantad raises for a file it cannot open.
     """
     with TemporaryDirectory(prefix="kanta-", ignore_cleanup_errors=True) as folder:
-        engine = _opened(os.path.join(folder, "data.kantadb") if path is None else os.fspath(path), ack)
+        engine = open_engine(os.path.join(folder, "data.kantadb") if path is None else os.fspath(path), ack=ack)
         listening = Server(App(engine, Access(), Limits()))
         try:
             bound = await listening.listen(bind("127.0.0.1", port))
@@ -49,19 +47,6 @@ async def server(
             engine.retire()
             await listening.stop()
             await engine.stop()
-
-
-def _opened(path: str, ack: Ack) -> Engine:
-    """The engine; without what opening one does to the collector of a process that does nothing else."""
-    thresholds, collecting, frozen = gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()
-    try:
-        return open_engine(path, ack=ack)
-    finally:
-        gc.set_threshold(*thresholds)
-        if not frozen:
-            gc.unfreeze()
-        if not collecting:
-            gc.disable()
 
 
 @contextmanager

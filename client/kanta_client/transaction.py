@@ -8,7 +8,6 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from kanta_client.draft import Draft
 from kanta_client.errors import Conflict, KantaError, NestedTransaction, PreconditionFailed
 from kanta_client.feed import Filters
 from kanta_client.mirror import Mirror
@@ -16,6 +15,7 @@ from kanta_client.options import Options
 from kanta_client.paths import Path, keys_of, refused
 from kanta_client.records import Change, Written
 from kantad.values.diff import SAME
+from kantad.values.draft import Draft
 from kantad.values.errors import Problem
 from kantad.values.pointer import Path as Keys
 from kantad.values.pointer import format

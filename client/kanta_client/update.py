@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kanta_client.backoff import Backoff
-from kanta_client.draft import Draft
 from kanta_client.errors import Conflict, PreconditionFailed
 from kanta_client.options import Options
 from kanta_client.outgoing import assignment, builtins
@@ -15,6 +14,7 @@ from kanta_client.records import Written
 from kanta_client.subscription import converted
 from kantad.values.content import MISSING, decode_json, encode_json
 from kantad.values.diff import SAME, difference
+from kantad.values.draft import Draft
 from kantad.values.errors import Problem
 from kantad.values.pointer import format
 

@@ -89,6 +89,7 @@ class Engine:
         self.warnings = found.warnings
         self.history = "not verified yet"  # of the part before the snapshot that the start began with
         self.trouble: str | None = None  # why writes fail at the moment
+        self.taken_back: Callable[[], object] = lambda: None  # called when changes were
         self.stopping, self.readonly = False, readonly
         self.window = Window()
         with log.buffer() as buffer:
@@ -293,6 +294,7 @@ class Engine:
             self.window.forget_after(self.rev)
             if self.policy == "applied":
                 self.waiting.seen(change.diff for change in changes)
+            self.taken_back()
         if self.trouble is None:
             logger.error("%s; %d change(s) were taken back, reads go on", problem.detail, len(changes))
         self.trouble = problem.detail

@@ -3,7 +3,8 @@
 The state has no cycles, so reference counting frees it; a full collection over a million objects
 would stop the loop for 0.4 s. So: off while loading, what was loaded is frozen, and afterwards only
 the young generations are collected, a few milliseconds at a time: what survived two collections
-is the state, and is not looked at again.
+is the state, and is not looked at again. All of it is the whole process's, so it is only done where the
+process is kantad's own.
 """
 
 import ctypes

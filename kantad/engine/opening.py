@@ -5,6 +5,8 @@ For the process, for tests, and for who embeds the engine. Nothing is served bef
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 from kantad.engine.engine import Engine
 from kantad.engine.memory import loading
@@ -31,19 +33,22 @@ def open_engine(
     ring_bytes: int = RING_BYTES,
     schema: Schema | None = None,
     migrations: Migrations | None = None,
+    initial: dict[str, Any] | None = None,
     readonly: bool = False,
+    own_process: bool = False,
 ) -> Engine:
     """Open (or create) a database file, and bring it to the schema's type and the migrations' version.
 
-    With `readonly` it is neither created, nor locked, nor changed. Raises `Locked`, `NotOurs`, `Damaged`, `Failed`,
-    `NoRoom`, `Broken` and OSError.
+    A new file begins with `initial`, where it is given. With `readonly` it is neither created, nor locked, nor
+    changed. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
+    `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
     """
-    with loading():
+    with loading() if own_process else nullcontext():
         if readonly:
             log, found = open_readonly(path, format, disk or RealDisk())
         else:
             log, found = open_log(path, format, disk or RealDisk(), clock())
-            upgrade(log, found, clock(), schema, migrations)
+            upgrade(log, found, clock(), schema, migrations, initial=initial)
         for warning in found.warnings:
             logger.warning("%s: %s", path, warning)
         return Engine(

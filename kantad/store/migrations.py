@@ -122,6 +122,7 @@ class Upgrade:
         schema: Schema | None,
         steps: Migrations | None,
         watch: Watch | None = None,
+        initial: dict[str, Any] | None = None,
     ) -> None:
         self.state, self.version = found.state, found.v
         self.native, self.watch = codec.foreign, watch
@@ -140,7 +141,7 @@ class Upgrade:
             for step in steps.after(found.v):
                 self._migrate(step, context)
         if schema is not None:
-            self._normalise(schema, "bootstrap" if new else "migrate:msgspec")
+            self._normalise(schema, "bootstrap" if new else "migrate:msgspec", initial if new else None)
             self._judge(schema)
 
     def _migrate(self, step: Step, context: Context) -> None:
@@ -166,11 +167,13 @@ class Upgrade:
             return plain(msgspec.to_builtins(value, str_keys=True))
         return plain(msgspec.to_builtins(value, builtin_types=(bytes, datetime)))
 
-    def _normalise(self, schema: Schema, action: str) -> None:
+    def _normalise(self, schema: Schema, action: str, initial: dict[str, Any] | None) -> None:
         try:
-            made, diff = schema.normalised(self.state)
+            made, diff = schema.normalised(self.state if initial is None else initial)
         except Problem as problem:
             raise Failed(f"{action}: the state does not fit {schema.name}{_where(problem)}: {problem.detail}") from None
+        if initial is not None:
+            diff = difference(self.state, made)
         if diff is not SAME:
             self._add(Done(action, self.version, schema.name, diff), made)
 
@@ -205,15 +208,17 @@ def upgrade(
     schema: Schema | None,
     steps: Migrations | None,
     watch: Watch | None = None,
+    initial: dict[str, Any] | None = None,
 ) -> list[Done]:
     """Bring an open file up to the code, durably; returns what was done.
 
-    `found` becomes what the file holds then. Raises `Failed`, `NoRoom` and `Broken`, and the log is closed then.
+    `initial` is what a new file begins with, where it is more than the type's defaults. `found` becomes what the
+    file holds then. Raises `Failed`, `NoRoom` and `Broken`, and the log is closed then.
     """
     if schema is None and steps is None:
         return []
     try:
-        done = _upgrade(log, found, micros, schema, steps, watch)
+        done = _upgrade(log, found, micros, schema, steps, watch, initial)
     except BaseException:
         log.close()
         raise
@@ -229,8 +234,9 @@ def _upgrade(
     schema: Schema | None,
     steps: Migrations | None,
     watch: Watch | None,
+    initial: dict[str, Any] | None,
 ) -> list[Done]:
-    needed = Upgrade(found, log.codec, log.path, micros, schema, steps, watch)
+    needed = Upgrade(found, log.codec, log.path, micros, schema, steps, watch, initial)
     if needed.done:
         log.append_together(list(needed.payloads(log.codec, found.rev, found.chain)))
         with log.buffer() as buffer:  # the log is the only truth

@@ -64,12 +64,17 @@ def schema_of(name: str) -> Schema:
         root = getattr(root, part, None)
     if not isinstance(root, type):
         raise CodeError(f"{where} has no type {attribute}")
+    return schema_from(root, name, module)
+
+
+def schema_from(root: type[Any], name: str, module: ModuleType | None) -> Schema:
+    """The schema of a type that is called so, with the validators of a module; raises `CodeError`."""
     if not issubclass(root, msgspec.Struct):
         raise CodeError(f"{name} is no msgspec.Struct")
     if root.__struct_config__.array_like:
         raise CodeError(f"{name} is array_like, but the root is an object")
     try:
-        return Schema(root, tuple(_validators(module)))
+        return Schema(root, () if module is None else tuple(_validators(module)))
     except Unsupported as error:
         raise CodeError(f"{name}: {error}") from error
 
@@ -88,9 +93,14 @@ def _validators(module: ModuleType) -> list[Validator]:
 
 
 def migrations_of(name: str) -> Migrations:
-    """The `migrate_vN` functions of a module; raises `CodeError`."""
+    """The `migrate_vN` functions of the module of this name; raises `CodeError`."""
+    return migrations_in(imported(name), name)
+
+
+def migrations_in(module: ModuleType, name: str) -> Migrations:
+    """The `migrate_vN` functions of a module that is called so; raises `CodeError`."""
     steps: dict[int, Step] = {}
-    for attribute, value in vars(imported(name)).items():
+    for attribute, value in vars(module).items():
         found = _STEP.fullmatch(attribute)
         if found is not None and callable(value):
             steps[int(found[1])] = _step(int(found[1]), attribute, value)

@@ -77,10 +77,10 @@ async def run(mib: int) -> None:
     """Measure."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "data.kantadb"))
-        engine = open_engine(path, ack="written")
+        engine = open_engine(path, ack="written", own_process=True)
         await fill(engine, mib)
         await engine.stop()
-        engine = open_engine(path, ack="written")
+        engine = open_engine(path, ack="written", own_process=True)
         former = engine.former = Former(engine, kept=0)
         last, user = engine.rev, ("users", "u7")
         print(f"{engine.log.size / 2**20:.0f} MiB of log, {last} revisions, snapshot at {engine.snapshot_rev}")

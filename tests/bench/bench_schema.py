@@ -110,7 +110,10 @@ async def measure(folder: str, size: int, steps: int) -> None:
         with open(f"{path}.{name}", "wb") as file:
             micros = int(datetime.now(UTC).timestamp() * 1e6)
             file.write(codec.change(micros, "load", state, bytes(8))[0] + b"\n")
-    engines = [open_engine(f"{path}.without"), open_engine(f"{path}.with", schema=Schema(Data))]
+    engines = [
+        open_engine(f"{path}.without", own_process=True),
+        open_engine(f"{path}.with", schema=Schema(Data), own_process=True),
+    ]
     pick = random.Random(1)
     for name, edit in EDITS.items():
         for way in (lane, plain):

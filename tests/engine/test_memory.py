@@ -36,12 +36,21 @@ class Watching(LeverDisk):
 async def test_a_start_loads_without_the_collector_and_freezes_what_it_loaded(tmp_path: Path) -> None:
     gc.unfreeze()
     disk = Watching()
-    engine = open_engine(str(tmp_path / "data.kantadb"), disk=disk)
+    engine = open_engine(str(tmp_path / "data.kantadb"), disk=disk, own_process=True)
     assert disk.collecting
     assert not any(disk.collecting)
     assert gc.isenabled()
     assert gc.get_freeze_count() > 0
     assert gc.get_threshold() == THRESHOLDS
+    await engine.stop()
+
+
+async def test_a_database_in_somebody_elses_process_leaves_the_collector_alone(tmp_path: Path) -> None:
+    gc.unfreeze()
+    before, disk = (gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()), Watching()
+    engine = open_engine(str(tmp_path / "data.kantadb"), disk=disk)
+    assert all(disk.collecting)
+    assert (gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()) == before
     await engine.stop()
 
 

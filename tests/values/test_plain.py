@@ -9,11 +9,11 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from kanta_client.plain import default_of, fields_of, is_left_out, name_of, plain
-from kanta_client.tracked import Journal, drafted
 from msgspec import UNSET, Struct, UnsetType, field
 
 from kantad.values.errors import Problem
+from kantad.values.plain import default_of, fields_of, is_left_out, name_of, plain
+from kantad.values.tracked import Journal, drafted
 
 
 class Colour(enum.Enum):

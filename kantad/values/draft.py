@@ -2,8 +2,8 @@
 
 The base is a value as of some revision, raw or typed. A live mirror may share it, so it is never
 changed here; it must stay as it is while the draft is in use. What is handed out is copied as it is
-reached (`kanta_client.tracked`): a draft costs a shallow copy of each mapping that it goes through.
-The patch is from the base to the draft (`kanta_client.delta`). Pure.
+reached (`kantad.values.tracked`): a draft costs a shallow copy of each mapping that it goes through.
+The patch is from the base to the draft (`kantad.values.delta`). Pure.
 
 Paths are told as JSON spells their keys. So a typed key that is not written in its own spelling (a
 UUID in capitals) is not found by the patch or the reads.
@@ -25,15 +25,15 @@ from msgspec.inspect import (
     type_info,
 )
 
-from kanta_client.delta import Findings, delta
-from kanta_client.plain import plain
-from kanta_client.tracked import Journal, drafted
 from kantad.values.content import MISSING
+from kantad.values.delta import Findings, delta
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import marshal
+from kantad.values.plain import plain
 from kantad.values.pointer import Path
 from kantad.values.touch import Tree, tree_of_paths
+from kantad.values.tracked import Journal, drafted
 
 MOST: Final = 200  # paths under one parent, beyond which the parent is told instead
 

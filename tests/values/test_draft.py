@@ -9,16 +9,16 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kanta_client.draft import MOST, Draft
 from msgspec import Meta, Struct
 
 from kantad.values.content import MISSING, same
 from kantad.values.diff import SAME, difference
+from kantad.values.draft import MOST, Draft
 from kantad.values.errors import Problem
 from kantad.values.patch import apply
 from kantad.values.pointer import overlap
 from kantad.values.touch import touched
-from tests.client.draft_kit import do, keys, objects, run, scripts, thorough, values
+from tests.values.draft_kit import do, keys, objects, run, scripts, thorough, values
 
 
 @thorough

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kanta_client.delta import Findings, delta
-from kanta_client.tracked import Journal, drafted
 from msgspec import UNSET, Struct, UnsetType, field
 
 from kantad.values.content import MISSING
+from kantad.values.delta import Findings, delta
 from kantad.values.diff import SAME
 from kantad.values.errors import Problem
 from kantad.values.patch import apply
-from tests.client.draft_kit import thorough
+from kantad.values.tracked import Journal, drafted
+from tests.values.draft_kit import thorough
 
 IDS = [UUID(int=i) for i in range(1, 4)]
 

@@ -10,9 +10,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from kanta_client.spelling import type_of
 from msgspec import Meta, Struct
 from msgspec.inspect import type_info
+
+from kantad.values.spelling import type_of
 
 T = TypeVar("T")
 

@@ -1,6 +1,7 @@
 """What a draft hands out: copies made where they are reached, and a journal of what was looked at.
 
-A `Tracked` begins as a shallow copy of a dict of the base, the value that nobody may change. A
+A `Tracked` is a shallow copy of a dict of the base, the value that nobody may change: made when it is
+needed, where the dict is large (`copies`), as are those of large lists. A
 child that is still the base's own is copied when it is first reached: a dict as another `Tracked`,
 a Struct field by field, its mappings as `Tracked`, and all else (lists, sets, dataclasses) deeply,
 and then it counts as read as a whole.
@@ -17,8 +18,9 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from kanta_client.plain import SCALARS, fields_of, name_of
 from kantad.values.content import MISSING
+from kantad.values.copies import LARGE_LIST, LazyDict, LazyList
+from kantad.values.plain import SCALARS, fields_of, name_of
 from kantad.values.pointer import Path
 
 OWN: Final = SCALARS | {type(MISSING)}  # nothing to go down into
@@ -55,7 +57,7 @@ class Trace:
             self.journal.read.add(self.path)
 
 
-class Tracked(dict[Any, Any]):
+class Tracked(LazyDict):
     """A dict that knows what of it was read and written.
 
     It is a dict by inheritance, against the custom of the house: users check for one, and encoders do.
@@ -65,13 +67,13 @@ class Tracked(dict[Any, Any]):
     __slots__ = ("trace",)
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__(trace.base)
+        super().__init__(trace.base, trace.touched)
         self.trace = trace
 
     # -- one key
 
     def __getitem__(self, key: Any) -> Any:
-        value = super().get(key, MISSING)
+        value = self.held(key)
         if value is MISSING:
             self.trace.note(key)
             raise KeyError(key)
@@ -93,7 +95,7 @@ class Tracked(dict[Any, Any]):
             return default
 
     def __contains__(self, key: object) -> bool:
-        value = super().get(key, MISSING)
+        value = self.held(key)
         self.trace.note(key, reached=type(value) not in OWN)
         return value is not MISSING
 
@@ -103,8 +105,10 @@ class Tracked(dict[Any, Any]):
 
     def __delitem__(self, key: Any) -> None:
         self.trace.note(key)
-        super().__delitem__(key)
+        if self.held(key) is MISSING:
+            raise KeyError(key)
         self.trace.touched[key] = True
+        super().pop(key, None)
 
     def pop(self, key: Any, *default: Any) -> Any:  # noqa: D102
         if default and key not in self:
@@ -120,20 +124,25 @@ class Tracked(dict[Any, Any]):
 
     # -- all of it
 
-    def __iter__(self) -> Iterator[Any]:
+    def see_all(self) -> None:
+        """Note that everything was seen, and have it there."""
         self.trace.note_whole()
+        self.fill()
+
+    def __iter__(self) -> Iterator[Any]:
+        self.see_all()
         return super().__iter__()
 
     def __reversed__(self) -> Iterator[Any]:
-        self.trace.note_whole()
+        self.see_all()
         return super().__reversed__()
 
     def __len__(self) -> int:
         self.trace.note_whole()
-        return super().__len__()
+        return self.count()
 
     def keys(self) -> Any:  # noqa: D102
-        self.trace.note_whole()
+        self.see_all()
         return super().keys()
 
     def values(self) -> Any:  # noqa: D102
@@ -143,19 +152,19 @@ class Tracked(dict[Any, Any]):
         return ItemsView(self)
 
     def __eq__(self, other: object) -> bool:
-        self.trace.note_whole()
+        self.see_all()
         if isinstance(other, Tracked):
-            other.trace.note_whole()
+            other.see_all()
         return super().__eq__(other)
 
     def __ne__(self, other: object) -> bool:
-        self.trace.note_whole()
+        self.see_all()
         if isinstance(other, Tracked):
-            other.trace.note_whole()
+            other.see_all()
         return super().__ne__(other)
 
     def __repr__(self) -> str:
-        self.trace.note_whole()
+        self.see_all()
         return super().__repr__()
 
     def copy(self) -> dict[Any, Any]:  # noqa: D102
@@ -186,6 +195,7 @@ class Tracked(dict[Any, Any]):
 
     def clear(self) -> None:  # noqa: D102
         self.trace.cleared = True
+        self.fill()
         self.trace.touched.update(dict.fromkeys(super().keys(), True))
         super().clear()
 
@@ -196,7 +206,7 @@ def drafted(value: Any, path: Path, journal: Journal) -> Any:
         return Tracked(Trace(value, path, journal))
     if not _holds_mapping(value):
         journal.read.add(path)
-        return cloned(value)
+        return LazyList(value, cloned) if type(value) is list and len(value) > LARGE_LIST else cloned(value)
     made = copy(value)  # unlike deepcopy it calls no `__post_init__`
     for field in fields_of(value.__class__):
         item, below = getattr(value, field.name), (*path, field.encode_name)

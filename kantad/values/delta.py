@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
-from kanta_client.plain import default_of, fields_of, is_left_out, name_of, plain
-from kanta_client.tracked import Tracked
 from kantad.values.content import MISSING, same
+from kantad.values.copies import LazyDict, LazyList, is_untouched
 from kantad.values.diff import SAME, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape, marshal
+from kantad.values.plain import default_of, fields_of, is_left_out, name_of, plain
 from kantad.values.pointer import Path
+from kantad.values.tracked import Tracked
 
 
 class Findings:
@@ -36,10 +37,12 @@ class Findings:
 
 def delta(old: Any, new: Any, path: Path, found: Findings) -> Any:
     """The patch that makes `new` of `old` (may be MISSING), or SAME; it shares nothing with either."""
-    if old is new:
+    if old is new or is_untouched(new, old):
         return SAME
     if is_draft(new, old):
         return _tracked(new, path, found)
+    if isinstance(new, LazyDict | LazyList):
+        new.fill()
     if isinstance(new, msgspec.Struct) and type(old) is type(new) and not new.__struct_config__.array_like:
         return _record(old, new, path, found)
     if isinstance(old, dict) and isinstance(new, dict):
@@ -93,6 +96,10 @@ def _tracked(new: Tracked, path: Path, found: Findings) -> Any:
     return patch
 
 
+def _held(new: dict[Any, Any], key: Any) -> Any:
+    return new.held(key) if isinstance(new, LazyDict) else dict.get(new, key, MISSING)
+
+
 def _members(
     old: dict[Any, Any], new: dict[Any, Any], keys: Iterable[tuple[Any, bool]], path: Path, found: Findings
 ) -> Any:
@@ -100,7 +107,7 @@ def _members(
     patch: dict[str, Any] = {}
     gone: list[str] = []
     for key, written in keys:
-        before, after = old.get(key, MISSING), dict.get(new, key, MISSING)
+        before, after = old.get(key, MISSING), _held(new, key)
         name = name_of(key)
         if name is None:
             if after is not MISSING:
@@ -117,7 +124,7 @@ def _members(
         else:
             sub = _member(before, after, here, written, found)
         if sub is not SAME:
-            if escape(name) in patch or (type(key) is not str and dict.__contains__(new, name)):
+            if escape(name) in patch or (type(key) is not str and _held(new, name) is not MISSING):
                 raise Problem("invalid_value", "two keys of the dict are written alike").at(name)
             patch[escape(name)] = sub
             found.changed.add(here)

@@ -2,7 +2,7 @@
 
 Beyond JSON's own these are msgspec Structs, UUIDs, times, enums, sets, and whatever else msgspec
 encodes. A set is written in the order of its elements' JSON, so that equal sets are written alike.
-Reading a dict that tracks its reads (`kanta_client.tracked`) is not noted here. Pure.
+Reading a dict that tracks its reads (`kantad.values.tracked`) is not noted here. Pure.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 from kantad.values.content import check_scalar, encode_json
+from kantad.values.copies import LazyDict
 from kantad.values.errors import Problem
 
 SCALARS: Final = frozenset(
@@ -38,6 +39,8 @@ def plain(value: Any, met: list[Any] | None = None) -> Any:
     if isinstance(value, dict):
         if met is not None and kind is not dict:
             met.append(value)
+        if isinstance(value, LazyDict):
+            value.fill()
         return _members(dict.items(value), met)
     if isinstance(value, list | tuple):
         return [_at(position, item, met) for position, item in enumerate(value)]
@@ -84,6 +87,8 @@ def is_left_out(record: msgspec.Struct, field: FieldInfo, item: Any) -> bool:
 
 
 def _is_empty(item: Any) -> bool:
+    if isinstance(item, LazyDict):
+        return item.count() == 0
     if isinstance(item, dict):
         return dict.__len__(item) == 0
     return isinstance(item, list | set) and not item

@@ -18,9 +18,9 @@ import msgspec
 from msgspec import ValidationError
 from msgspec.inspect import AnyType, CustomType, DictType, Metadata, StructType, Type, UnionType, type_info
 
-from kanta_client.spelling import type_of
 from kantad.values.content import MISSING, copied
 from kantad.values.patch import unescape
+from kantad.values.spelling import type_of
 
 ANEW: Final = {"$replace": None}  # as a patch: nothing of the old value is kept
 

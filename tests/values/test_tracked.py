@@ -9,12 +9,12 @@ from uuid import UUID
 import msgspec
 import pytest
 from hypothesis import given
-from kanta_client.plain import plain
-from kanta_client.tracked import Journal, Tracked, drafted
 from msgspec import Struct
 
 from kantad.values.content import same
-from tests.client.draft_kit import do, objects, scripts, thorough
+from kantad.values.plain import plain
+from kantad.values.tracked import Journal, Tracked, drafted
+from tests.values.draft_kit import do, objects, scripts, thorough
 
 
 def draft(base: Any) -> tuple[Any, Journal]:

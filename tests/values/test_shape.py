@@ -9,11 +9,11 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kanta_client.shape import shape_of
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, field
 
 from kantad.values.diff import SAME, difference
 from kantad.values.patch import apply
+from kantad.values.shape import shape_of
 
 T = TypeVar("T")
 IDS = [f"00000000-0000-0000-0000-00000000000{i}" for i in range(3)]
