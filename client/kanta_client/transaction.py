@@ -49,6 +49,7 @@ class Transaction(Generic[T]):
         if task is None or task in self.session.transacting:
             raise NestedTransaction("a transaction within a transaction: finish the one, or use another task")
         self.session.transacting.add(task)
+        self.written = None
         try:
             self._mirror = self.session.mirrored(self.keys)
             value, self.base = await self.session.present(self.keys, self.type)

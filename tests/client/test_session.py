@@ -204,3 +204,31 @@ async def test_a_draft_of_a_mirror_that_moved_is_looked_at_in_the_end_also_where
             async with db.transaction("look", "/a") as draft:
                 assert draft["one"]["n"] == 2
                 await a.at_least(await db.set("/elsewhere", 1))
+
+
+async def test_an_element_that_is_appended_again_with_its_idempotency_key_is_the_same(db: KantaClient) -> None:
+    for key, index in (("first", "0"), ("second", "1")):  # the first one makes the array
+        first = await db.append("/list", key, key=key)
+        again = await db.append("/list", key, key=key)
+        assert (first.key, first.replayed) == (index, False)
+        assert (again.key, again.rev, again.replayed) == (index, first.rev, True)
+    assert (await db.append("/list", "first", key="first")).key == "0"
+    assert await db.get("/list") == ["first", "second"]
+    await db.delete("/list")
+    assert (await db.append("/list", "second", key="second")).replayed
+    with pytest.raises(Refused, match="key_reused"):
+        await db.append("/list", "third", key="second")
+    await db.set("/scalar", 1)
+    for options in ({}, {"key": "third"}):
+        with pytest.raises(PatchMismatch):
+            await db.append("/scalar", 1, **options)
+
+
+async def test_a_transaction_that_is_entered_again_tells_of_its_last_commit(db: KantaClient) -> None:
+    transaction = db.transaction("count")
+    async with transaction as root:
+        root["n"] = 1
+    assert transaction.written is not None
+    async with transaction as root:
+        assert root["n"] == 1
+    assert transaction.written is None
