@@ -92,7 +92,7 @@ class Channel:
         """Connect, if that is not done already; raises `Closed`."""
         if self.state == "closed":
             raise Closed("the client is closed")
-        if self._running is None:
+        if self._running is None or self._running.done():
             self._running = self._loop.create_task(self._run())
         if self._ticking is None:
             self._tick_later()
@@ -125,10 +125,12 @@ class Channel:
         self._show("closed")
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-        self._fail(Closed("the client is closed"))
+        try:
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.gather(self._running, return_exceptions=True)
+        finally:  # also for who is cancelled
+            self._fail(Closed("the client is closed"))
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     # -- the life of the connection
@@ -284,7 +286,16 @@ class Channel:
                 self._ended(follower, refusal(message.error))
 
         self._by_sub.pop(self.followers[follower], None)
-        sub = self._own(follower.request, answered)
+        try:
+            sub = self._own(follower.request, answered)
+        except Exception as error:  # no request can be made of what it was given: the feed ends, the others go on
+            invalid = {
+                "code": "invalid_parameter",
+                "status": 400,
+                "detail": f"a subscription cannot be asked for: {error}",
+            }
+            self._ended(follower, refusal(invalid))
+            return
         self.followers[follower] = sub
         self._by_sub[sub] = follower
 
@@ -320,6 +331,9 @@ class Channel:
             return
         if self._book.tick(now, self._trouble):
             self._wake.set()
+        if self._running is not None and self._running.done():  # cancelled, by who cancels all tasks
+            self._show("stale")
+            self.start()
         if self._socket is not None:
             self._listen(self._socket, now)
 
