@@ -186,7 +186,7 @@ class Channel:
         while doubtful := book.doubtful(self.rev):
             await self._search(socket, doubtful)
         backoff.reset()
-        self._live = True
+        self._live, self._trouble = True, "the server is connected, and silent"
         for follower in list(self.followers):
             self._subscribe(follower)
         self.settle()

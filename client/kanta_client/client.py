@@ -367,9 +367,13 @@ class KantaClient:
         position = position_of(since)
 
         async def former() -> Any:
+            when: dict[str, Any] = {"rev": position}
             if isinstance(position, str) and ":" in position:
-                return await self.get(path, MISSING, at=position)
-            return await self.get(path, MISSING, rev=position)
+                when = {"at": position}
+            try:
+                return await self.get(path, **when)
+            except NotFound:
+                return MISSING
 
         return Subscription(self._session.channel(), filters, position, value, type, former)
 

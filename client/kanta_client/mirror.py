@@ -82,6 +82,8 @@ class Mirror(Generic[T]):
         """
         if self._error is not None and not isinstance(self._error, Closed):
             raise self._error
+        if not self._filled:
+            raise KantaError(f"the mirror of {self.path!r} has nothing yet: enter it (`async with`) first")
         if self.raw is MISSING:
             raise refusal(Problem("not_found", "there is no value at this path", path=self.path).body())
         return cast(T, self.raw if self.shape is None else self._typed)

@@ -232,3 +232,14 @@ async def test_a_transaction_that_is_entered_again_tells_of_its_last_commit(db: 
     async with transaction as root:
         assert root["n"] == 1
     assert transaction.written is None
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+async def test_a_subscription_with_values_may_begin_before_there_was_one(db: KantaClient, by_time: bool) -> None:
+    first = await db.set("/elsewhere", 1)
+    await db.set("/a", {"n": 1})
+    since = first.ts if by_time else first
+    async with db.subscribe("/a", since=since, value=True) as changes:
+        assert (await anext(changes)).value == {"n": 1}
+        await db.patch("/a", {"n": 2})
+        assert (await anext(changes)).value == {"n": 2}
