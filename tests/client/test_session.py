@@ -243,3 +243,18 @@ async def test_a_subscription_with_values_may_begin_before_there_was_one(db: Kan
         assert (await anext(changes)).value == {"n": 1}
         await db.patch("/a", {"n": 2})
         assert (await anext(changes)).value == {"n": 2}
+
+
+async def test_what_a_mirror_has_anew_is_not_lost_on_a_draft_that_began_before(db: KantaClient) -> None:
+    await db.set("/users", {"bob": {"name": "Bob", "age": 1}})
+
+    async def late() -> None:
+        async with db.transaction("grow", "/users", type=dict[str, User]) as draft:
+            await users.at_least(await db.patch("/users/bob", {"age": 5}))  # the mirror has another User then
+            draft["bob"].age += 1
+            draft["carol"] = User("Carol")
+
+    async with db.mirror("/users", type=dict[str, User]) as users:
+        with pytest.raises(Conflict):
+            await late()
+        assert await db.get("/users") == {"bob": {"name": "Bob", "age": 5}}
