@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from kanta_client.draft import Draft
-from kanta_client.errors import Conflict, KantaError, NestedTransaction, PreconditionFailed
+from kanta_client.errors import Conflict, KantaError, NestedTransaction, PreconditionFailed, Refused
 from kanta_client.feed import Filters
 from kanta_client.mirror import Mirror
 from kanta_client.options import Options
@@ -113,7 +113,9 @@ async def conflict(session: "Session", failed: PreconditionFailed, base: str) ->
         try:
             async for change in session.changes(Filters(each["path"]), "since", MOST_CHANGES, None, since=base):
                 found[change.rev] = change
-        except KantaError:
+        except Refused:
             continue  # the refusal stands without them
+        except KantaError:
+            break  # nor would the others be told, each after so long
     changes = tuple(found[rev] for rev in sorted(found))[:MOST_CHANGES]
     return Conflict({**failed.problem, "code": "conflict", "status": 409}, changes)
