@@ -77,10 +77,13 @@ class Transaction(Generic[T]):
         if patch is SAME and not self._moved():
             return
         patch = {} if patch is SAME else patch
-        own = conditions_of(self.keys, self.base, self._draft.reads(), patch)
         options = self.options.copy()
+        if "base" in options:  # another one, and there is one: what is read and written is a condition, as a whole
+            own = [{"path": format(self.keys), "unchanged_since": self.base}]
+        else:
+            own = conditions_of(self.keys, self.base, self._draft.reads(), patch)
+            options["base"] = self.base
         options["conditions"] = [*options.get("conditions", ()), *own]
-        options["base"] = self.base
         try:
             self.written = await self.session.propose(format(self.keys), patch, "transact", options)
         except PreconditionFailed as failed:

@@ -258,3 +258,22 @@ async def test_what_a_mirror_has_anew_is_not_lost_on_a_draft_that_began_before(d
         with pytest.raises(Conflict):
             await late()
         assert await db.get("/users") == {"bob": {"name": "Bob", "age": 5}}
+
+
+async def test_a_base_that_a_transaction_is_given_is_held_against_what_it_writes(db: KantaClient) -> None:
+    old = await db.set("/users", {"alice": {"name": "Alice"}})
+    await db.set("/users/alice/age", 1)
+
+    async def grow(name: str, age: int, meanwhile: int | None = None) -> None:
+        async with db.transaction("grow", "/users", base=old) as users:
+            if meanwhile is not None:
+                await db.set("/users/alice/age", meanwhile)
+            users[name] = {**users["alice"], "age": age}
+
+    with pytest.raises(Conflict):
+        await grow("alice", 2)
+    await grow("bob", 2)
+    with pytest.raises(Conflict):
+        await grow("carol", 2, meanwhile=3)
+    ages = {name: user["age"] for name, user in (await db.get("/users")).items()}
+    assert ages == {"alice": 3, "bob": 2}
