@@ -97,13 +97,18 @@ class Channel:
         if self._ticking is None:
             self._tick_later()
 
-    def tell(self, request: dict[str, Any], take: Callable[[Message], None]) -> None:
-        """Ask for a follower: `take` hears the answer, unless it is a refusal, or there is no connection any more."""
-        if self._live:
-            self._own(
-                lambda id: encode({"id": id, **request}),
-                lambda message: None if message.error is not None else take(message),
-            )
+    def tell(self, request: dict[str, Any], take: Callable[[Message], None]) -> asyncio.Future[Message] | None:
+        """Ask for a follower: `take` hears the answer, unless it is a refusal, or there is no connection any more.
+
+        The future is done when there is an answer, or the connection is another one; None if there is none now.
+        """
+        if not self._live:
+            return None
+        asked = self._own(
+            lambda id: encode({"id": id, **request}),
+            lambda message: None if message.error is not None else take(message),
+        )
+        return asked.future
 
     def follow(self, follower: Follower) -> None:
         """Subscribe a feed, and keep it subscribed; raises `Closed`."""
@@ -216,13 +221,13 @@ class Channel:
             raise refusal(message.error) if message.error.get("code") not in TRY_AGAIN else Lost(str(message.error))
         return message
 
-    def _own(self, body: Callable[[int], bytes], take: Callable[[Message], None]) -> int:
+    def _own(self, body: Callable[[int], bytes], take: Callable[[Message], None]) -> Asked:
         """Send a request of the channel's own in line; it dies with the connection."""
         asked = Asked(id := next(self.ids), body(id), None, self._loop.create_future(), float("inf"))
         asked.take = take
         self._book.outbox.append(asked)
         self._wake.set()
-        return id
+        return asked
 
     def _close(self, socket: Socket) -> None:
         async def close() -> None:
@@ -287,7 +292,7 @@ class Channel:
 
         self._by_sub.pop(self.followers[follower], None)
         try:
-            sub = self._own(follower.request, answered)
+            sub = self._own(follower.request, answered).id
         except Exception as error:  # no request can be made of what it was given: the feed ends, the others go on
             invalid = {
                 "code": "invalid_parameter",
