@@ -49,6 +49,12 @@ def test_a_condition_that_cannot_be_sent_is_refused() -> None:
         request(conditions=[{"path": "no pointer"}])
 
 
+@pytest.mark.parametrize("key", ["", "x" * 129, "ä", "a\r\nX-Header: 1"])
+def test_a_key_that_is_none_is_refused_before_it_stands_in_a_header(key: str) -> None:
+    with pytest.raises(Invalid, match="idempotency key"):
+        request(key=key)
+
+
 def test_messages_are_read_singly_and_in_lists() -> None:
     record = b'{"sub":3,"event":"change","rev":9,"cursor":"9-a","ts":"t","a":"put","id":"key","diff":{"n":1}}'
     [event] = decode_messages(b"[" + record + b"]")  # type: ignore[misc]
