@@ -277,6 +277,7 @@ class Channel:
             self._rest(follower, problem)
         else:
             self._ended(follower, refusal(problem))
+            self.settle()
 
     def _subscribe(self, follower: Follower) -> None:
         def answered(message: Message) -> None:
@@ -289,6 +290,7 @@ class Channel:
                 self._rest(follower, message.error)
             else:
                 self._ended(follower, refusal(message.error))
+                self.settle()
 
         self._by_sub.pop(self.followers[follower], None)
         try:

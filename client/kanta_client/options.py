@@ -40,8 +40,18 @@ class Options(Unnamed, total=False):
     action: str
 
 
+_NAMES = Options.__required_keys__ | Options.__optional_keys__
+
+
+def known(options: Options) -> None:
+    """Raises TypeError for an option that there is not: `exist=False` must not write unconditionally."""
+    if not _NAMES.issuperset(options):
+        raise TypeError(f"a write has no option {', '.join(sorted(set(options) - _NAMES))}")
+
+
 def transact(id: int, at: str, diff: Any, key: str, action: str, options: Options) -> Transact:
-    """The request of a write with options; raises `Refused` for what cannot be sent."""
+    """The request of a write with options; raises `Refused` for what cannot be sent, TypeError for an unknown one."""
+    known(options)
     base = options.get("base")
     if "key" in options and not _is_key(options["key"]):  # which may stand in a header
         detail = "an idempotency key is 1 to 128 printable ASCII characters"

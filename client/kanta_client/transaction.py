@@ -12,7 +12,7 @@ from kanta_client.draft import Draft
 from kanta_client.errors import Conflict, KantaError, NestedTransaction, PreconditionFailed, Refused
 from kanta_client.feed import Filters
 from kanta_client.mirror import Mirror
-from kanta_client.options import Options
+from kanta_client.options import Options, known
 from kanta_client.paths import Path, keys_of, refused
 from kanta_client.records import Change, Written
 from kantad.values.diff import SAME
@@ -37,6 +37,7 @@ class Transaction(Generic[T]):
     """
 
     def __init__(self, session: "Session", path: Path, type: Any, options: Options) -> None:
+        known(options)
         self.session, self.keys, self.type, self.options = session, keys_of(path), type, options
         self.base = ""
         self.written: Written | None = None

@@ -27,6 +27,19 @@ async def test_the_state_tells_of_catching_up() -> None:
     await channel.close()
 
 
+async def test_what_has_ended_does_not_catch_up() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        await line.until(lambda: copy.live)
+        line.rev = 10
+        log.refuse = "history_diverged"
+        line.sockets[0].lose()
+        await line.until(lambda: not channel.followers)
+        await asyncio.sleep(0.01)
+        assert line.states[-2:] == ["catching up", "connected"]
+    await channel.close()
+
+
 async def test_a_mirror_is_filled_follows_and_tells() -> None:
     log, line, channel = await follow()
     line.rev = 4

@@ -33,7 +33,7 @@ async def test_values_are_read_as_they_were_written(db: KantaClient) -> None:
     assert await db.get("/users/a") == {"name": "A", "age": 1}
     assert await db.get(("users", "a"), type=User) == User("A", 1)
     assert await db.get("/users/b", None) is None
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"not_found: there is no value at this path \(/users/b\)"):
         await db.get("/users/b")
     with pytest.raises(msgspec.ValidationError):
         await db.get("/users", type=User)
