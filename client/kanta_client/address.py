@@ -32,4 +32,10 @@ def address_of(url: str, token: str | None = None) -> Address:
         raise ValueError(f"a URL begins with http://, https:// or unix: {url}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("a URL has no user, no query and no fragment; a token is given as token=")
+    if "v1" in parts.path.split("/"):  # of the API's own: what the server finds there is a value, or nothing
+        raise ValueError(f"a URL ends before /v1: {url}")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"a URL's port is a number up to 65535: {url}") from None
     return Address(url.rstrip("/"), None, headers)

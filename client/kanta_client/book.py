@@ -87,6 +87,8 @@ class Book:
             return
         if asked.take is not None:
             asked.take(message)
+            if not asked.future.done():
+                asked.future.set_result(message)
         elif asked.future.done():
             return
         elif message.error is None:
@@ -104,6 +106,9 @@ class Book:
         again = [asked for asked in self.pending.values() if asked.take is None and not asked.future.done()]
         for asked in again:
             asked.doubted = asked.unknown
+        for asked in (*self.pending.values(), *self.outbox):
+            if asked.take is not None:
+                asked.future.cancel()
         self.pending.clear()
         later = [asked for asked in self.outbox if asked.take is None]
         self.outbox.clear()

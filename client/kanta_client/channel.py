@@ -92,18 +92,23 @@ class Channel:
         """Connect, if that is not done already; raises `Closed`."""
         if self.state == "closed":
             raise Closed("the client is closed")
-        if self._running is None:
+        if self._running is None or self._running.done():
             self._running = self._loop.create_task(self._run())
         if self._ticking is None:
             self._tick_later()
 
-    def tell(self, request: dict[str, Any], take: Callable[[Message], None]) -> None:
-        """Ask for a follower: `take` hears the answer, unless it is a refusal, or there is no connection any more."""
-        if self._live:
-            self._own(
-                lambda id: encode({"id": id, **request}),
-                lambda message: None if message.error is not None else take(message),
-            )
+    def tell(self, request: dict[str, Any], take: Callable[[Message], None]) -> asyncio.Future[Message] | None:
+        """Ask for a follower: `take` hears the answer, unless it is a refusal, or there is no connection any more.
+
+        The future is done when there is an answer, or the connection is another one; None if there is none now.
+        """
+        if not self._live:
+            return None
+        asked = self._own(
+            lambda id: encode({"id": id, **request}),
+            lambda message: None if message.error is not None else take(message),
+        )
+        return asked.future
 
     def follow(self, follower: Follower) -> None:
         """Subscribe a feed, and keep it subscribed; raises `Closed`."""
@@ -125,10 +130,12 @@ class Channel:
         self._show("closed")
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-        self._fail(Closed("the client is closed"))
+        try:
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.gather(self._running, return_exceptions=True)
+        finally:  # also for who is cancelled
+            self._fail(Closed("the client is closed"))
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     # -- the life of the connection
@@ -184,7 +191,7 @@ class Channel:
         while doubtful := book.doubtful(self.rev):
             await self._search(socket, doubtful)
         backoff.reset()
-        self._live = True
+        self._live, self._trouble = True, "the server is connected, and silent"
         for follower in list(self.followers):
             self._subscribe(follower)
         self.settle()
@@ -214,13 +221,13 @@ class Channel:
             raise refusal(message.error) if message.error.get("code") not in TRY_AGAIN else Lost(str(message.error))
         return message
 
-    def _own(self, body: Callable[[int], bytes], take: Callable[[Message], None]) -> int:
+    def _own(self, body: Callable[[int], bytes], take: Callable[[Message], None]) -> Asked:
         """Send a request of the channel's own in line; it dies with the connection."""
         asked = Asked(id := next(self.ids), body(id), None, self._loop.create_future(), float("inf"))
         asked.take = take
         self._book.outbox.append(asked)
         self._wake.set()
-        return id
+        return asked
 
     def _close(self, socket: Socket) -> None:
         async def close() -> None:
@@ -270,6 +277,7 @@ class Channel:
             self._rest(follower, problem)
         else:
             self._ended(follower, refusal(problem))
+            self.settle()
 
     def _subscribe(self, follower: Follower) -> None:
         def answered(message: Message) -> None:
@@ -282,9 +290,19 @@ class Channel:
                 self._rest(follower, message.error)
             else:
                 self._ended(follower, refusal(message.error))
+                self.settle()
 
         self._by_sub.pop(self.followers[follower], None)
-        sub = self._own(follower.request, answered)
+        try:
+            sub = self._own(follower.request, answered).id
+        except Exception as error:  # no request can be made of what it was given: the feed ends, the others go on
+            invalid = {
+                "code": "invalid_parameter",
+                "status": 400,
+                "detail": f"a subscription cannot be asked for: {error}",
+            }
+            self._ended(follower, refusal(invalid))
+            return
         self.followers[follower] = sub
         self._by_sub[sub] = follower
 
@@ -320,6 +338,9 @@ class Channel:
             return
         if self._book.tick(now, self._trouble):
             self._wake.set()
+        if self._running is not None and self._running.done():  # cancelled, by who cancels all tasks
+            self._show("stale")
+            self.start()
         if self._socket is not None:
             self._listen(self._socket, now)
 

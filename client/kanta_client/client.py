@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 import msgspec
 
 from kanta_client.address import address_of
+from kanta_client.appending import append
 from kanta_client.channel import Patience, State
-from kanta_client.errors import NotFound, PatchMismatch, PreconditionFailed, refusal
+from kanta_client.errors import NotFound, PreconditionFailed, refusal
 from kanta_client.feed import Filters
 from kanta_client.mirror import Mirror
 from kanta_client.options import Options, Unnamed
@@ -265,20 +266,7 @@ class KantaClient:
 
     async def append(self, path: Path, value: Any, **options: Unpack[Options]) -> Written:
         """Add an element at the end of the array at a path (it is made if missing); `key` is its index."""
-        while True:
-            try:
-                found = (await self._session.page(pointer(path), 1, None, options.get("timeout"))).type
-            except NotFound:
-                try:
-                    first: Options = {**options, "exists": False}
-                    made = await self._session.propose(pointer(path), assignment([value]), "post", first)
-                    return msgspec.structs.replace(made, key="0")
-                except PreconditionFailed:
-                    continue  # somebody was faster
-            if found != "array":
-                detail = f"there is no array to append to, but a value of the type {found}"
-                raise PatchMismatch({"code": "patch_mismatch", "status": 409, "detail": detail, "path": pointer(path)})
-            return await self._session.post("POST", path, builtins(value), options)
+        return await append(self._session, path, value, options)
 
     async def transact(
         self,
@@ -379,9 +367,13 @@ class KantaClient:
         position = position_of(since)
 
         async def former() -> Any:
+            when: dict[str, Any] = {"rev": position}
             if isinstance(position, str) and ":" in position:
-                return await self.get(path, MISSING, at=position)
-            return await self.get(path, MISSING, rev=position)
+                when = {"at": position}
+            try:
+                return await self.get(path, **when)
+            except NotFound:
+                return MISSING
 
         return Subscription(self._session.channel(), filters, position, value, type, former)
 

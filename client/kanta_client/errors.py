@@ -25,7 +25,9 @@ class Refused(KantaError):
         self.code = str(problem.get("code", "unknown"))
         self.status = int(problem.get("status", 0))
         self.detail = str(problem.get("detail", self.code))
-        super().__init__(f"{self.code}: {self.detail}")
+        path = str(problem.get("path", ""))
+        where = f" ({path})" if path and path not in self.detail else ""
+        super().__init__(f"{self.code}: {self.detail}{where}")
 
 
 class NotFound(Refused):

@@ -59,8 +59,9 @@ class Feed:
     def follow(self) -> None:
         """Begin, or go on; raises `Closed`."""
         if not self.followed:
+            self.channel.start()
+            self.followed = True  # before it may fail at once
             self.channel.follow(self)
-            self.followed = True
 
     def leave(self) -> None:
         """Stop for now, or for good."""

@@ -43,7 +43,7 @@ class AioSocket:
         try:
             message = await self.web_socket.receive()
         except _FAILED as error:
-            raise Lost(str(error) or type(error).__name__) from error
+            raise Lost(_why(error)) from error
         if message.type is aiohttp.WSMsgType.TEXT:
             data: bytes = message.data  # bytes, by decode_text=False
             return data
@@ -96,7 +96,7 @@ class Incoming:
         try:
             return _json(await self.answer.read())
         except _FAILED as error:
-            raise Lost(str(error) or type(error).__name__) from error
+            raise Lost(_why(error)) from error
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The body as it comes; raises `Lost` where it is cut off, or nothing comes for too long."""
@@ -105,7 +105,7 @@ class Incoming:
             try:
                 part = await content.readany()
             except _FAILED as error:
-                raise Lost(str(error) or type(error).__name__) from error
+                raise Lost(_why(error)) from error
             if not part:
                 return
             yield part
@@ -135,7 +135,7 @@ class Http:
         except aiohttp.WSServerHandshakeError as error:
             raise await self._refused(error, patience) from error
         except _FAILED as error:
-            raise Lost(str(error) or type(error).__name__) from error
+            raise Lost(_why(error)) from error
         return AioSocket(web_socket)
 
     async def _refused(self, error: aiohttp.WSServerHandshakeError, patience: aiohttp.ClientTimeout) -> Exception:
@@ -162,7 +162,7 @@ class Http:
             ) as answer:
                 return answer.status, _json(await answer.read())
         except _FAILED as error:
-            raise Lost(str(error) or type(error).__name__) from error
+            raise Lost(_why(error)) from error
 
     @asynccontextmanager
     async def stream(self, target: str, seconds: float, silence: float) -> AsyncIterator[Incoming]:
@@ -174,7 +174,7 @@ class Http:
             async with asyncio.timeout(seconds):
                 answer = await request
         except _FAILED as error:
-            raise Lost(str(error) or type(error).__name__) from error
+            raise Lost(_why(error)) from error
         try:
             yield Incoming(answer)
         finally:
@@ -183,6 +183,11 @@ class Http:
     async def close(self) -> None:
         """Close all connections."""
         await self.session.close()
+
+
+def _why(error: Exception) -> str:
+    """What failed; aiohttp says `ssl:default` of plain HTTP, too."""
+    return str(error).replace(" ssl:default", "") or type(error).__name__
 
 
 def _json(data: bytes) -> Any:

@@ -48,6 +48,7 @@ class Mirror(Generic[T]):
         self._among = among  # those of the client that are followed
         self._filled = False
         self._error: KantaError | None = None
+        self._asked: asyncio.Future[Message] | None = None  # see `_ask`
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._lines: WeakSet[Line] = WeakSet()  # who stops iterating is forgotten
         self._callbacks: list[Callable[[Change], None]] = []
@@ -82,6 +83,8 @@ class Mirror(Generic[T]):
         """
         if self._error is not None and not isinstance(self._error, Closed):
             raise self._error
+        if not self._filled:
+            raise KantaError(f"the mirror of {self.path!r} has nothing yet: enter it (`async with`) first")
         if self.raw is MISSING:
             raise refusal(Problem("not_found", "there is no value at this path", path=self.path).body())
         return cast(T, self.raw if self.shape is None else self._typed)
@@ -178,6 +181,8 @@ class Mirror(Generic[T]):
         behind = self._feed.rev
         if behind < 0 or behind >= rev or not self._feed.followed:
             return
+        if self._asked is not None and not self._asked.done():
+            return  # one after the other: it may cost the server a look at much of its log
 
         def told(answer: Message) -> None:
             if not answer.changes and answer.rev >= rev and self._feed.rev == behind:
@@ -185,7 +190,7 @@ class Mirror(Generic[T]):
                 self.moved()
 
         request = {"op": "changes", "path": self.path, "since": self._feed.cursor, "until": rev, "limit": 1}
-        self._channel.tell(request, told)
+        self._asked = self._channel.tell(request, told)
 
     def on_change(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after each change was applied; returns what ends that. What a callback raises is logged."""

@@ -5,8 +5,9 @@ from typing import Any, Literal, TypedDict
 
 from kanta_client.messages import Transact
 from kanta_client.outgoing import builtins
-from kanta_client.paths import Path, pointer
+from kanta_client.paths import Path, pointer, refused
 from kanta_client.records import Written
+from kantad.values.errors import Problem
 
 Ack = Literal["durable", "written", "applied"]
 
@@ -39,9 +40,22 @@ class Options(Unnamed, total=False):
     action: str
 
 
+_NAMES = Options.__required_keys__ | Options.__optional_keys__
+
+
+def known(options: Options) -> None:
+    """Raises TypeError for an option that there is not: `exist=False` must not write unconditionally."""
+    if not _NAMES.issuperset(options):
+        raise TypeError(f"a write has no option {', '.join(sorted(set(options) - _NAMES))}")
+
+
 def transact(id: int, at: str, diff: Any, key: str, action: str, options: Options) -> Transact:
-    """The request of a write with options; raises `Refused` for what cannot be sent."""
+    """The request of a write with options; raises `Refused` for what cannot be sent, TypeError for an unknown one."""
+    known(options)
     base = options.get("base")
+    if "key" in options and not _is_key(options["key"]):  # which may stand in a header
+        detail = "an idempotency key is 1 to 128 printable ASCII characters"
+        raise refused(Problem("invalid_parameter", detail, parameter="key"))
     return Transact(
         id,
         diff,
@@ -54,6 +68,10 @@ def transact(id: int, at: str, diff: Any, key: str, action: str, options: Option
         options.get("ack"),
         _conditions(at, options) or None,
     )
+
+
+def _is_key(key: str) -> bool:
+    return 0 < len(key) <= 128 and key.isascii() and key.isprintable()
 
 
 def _conditions(at: str, options: Options) -> list[dict[str, Any]]:

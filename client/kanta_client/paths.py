@@ -20,6 +20,8 @@ def keys_of(path: Path) -> tuple[str, ...]:
     try:
         if isinstance(path, tuple):
             return tuple([key if type(key) is str else _text(key) for key in path])
+        if not isinstance(path, str):
+            raise Problem("invalid_path", f"a path is a string or a tuple, not a {type(path).__name__}")
         return parse(path)
     except Problem as problem:
         raise refused(problem) from None

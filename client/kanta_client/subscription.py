@@ -48,6 +48,8 @@ class Buffer:
             if self._error is not None:
                 raise self._error
             self.feed.follow()
+            if self._error is not None:  # it failed at once
+                continue
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         return self.events[0]

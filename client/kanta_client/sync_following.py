@@ -136,6 +136,10 @@ class SyncMirror(Generic[T]):
         self._background.check_process()
         return self._lock
 
+    def _here(self) -> Mirror[T]:
+        self._background.check_process()
+        return self._mirror
+
     @property
     def value(self) -> T:
         """A copy of the whole value; raises `NotFound` where there is none, and why the mirror is dead."""
@@ -145,22 +149,22 @@ class SyncMirror(Generic[T]):
     @property
     def exists(self) -> bool:
         """Whether there is a value."""
-        return self._mirror.exists
+        return self._here().exists
 
     @property
     def rev(self) -> int:
         """The revision that the value is of: at least; changes elsewhere are not heard of at once."""
-        return self._mirror.rev
+        return self._here().rev
 
     @property
     def cursor(self) -> str:
         """The cursor of `rev`."""
-        return self._mirror.cursor
+        return self._here().cursor
 
     @property
     def live(self) -> bool:
         """Whether it is connected and has caught up with the server."""
-        return self._mirror.live
+        return self._here().live
 
     def __getitem__(self, key: Any) -> Any:
         with self._still():

@@ -8,10 +8,10 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from kanta_client.errors import Conflict, KantaError, NestedTransaction, PreconditionFailed
+from kanta_client.errors import Conflict, KantaError, NestedTransaction, PreconditionFailed, Refused
 from kanta_client.feed import Filters
 from kanta_client.mirror import Mirror
-from kanta_client.options import Options
+from kanta_client.options import Options, known
 from kanta_client.paths import Path, keys_of, refused
 from kanta_client.records import Change, Written
 from kantad.values.diff import SAME
@@ -37,6 +37,7 @@ class Transaction(Generic[T]):
     """
 
     def __init__(self, session: "Session", path: Path, type: Any, options: Options) -> None:
+        known(options)
         self.session, self.keys, self.type, self.options = session, keys_of(path), type, options
         self.base = ""
         self.written: Written | None = None
@@ -49,6 +50,7 @@ class Transaction(Generic[T]):
         if task is None or task in self.session.transacting:
             raise NestedTransaction("a transaction within a transaction: finish the one, or use another task")
         self.session.transacting.add(task)
+        self.written = None
         try:
             self._mirror = self.session.mirrored(self.keys)
             value, self.base = await self.session.present(self.keys, self.type)
@@ -76,10 +78,13 @@ class Transaction(Generic[T]):
         if patch is SAME and not self._moved():
             return
         patch = {} if patch is SAME else patch
-        own = conditions_of(self.keys, self.base, self._draft.reads(), patch)
         options = self.options.copy()
+        if "base" in options:  # another one, and there is one: what is read and written is a condition, as a whole
+            own = [{"path": format(self.keys), "unchanged_since": self.base}]
+        else:
+            own = conditions_of(self.keys, self.base, self._draft.reads(), patch)
+            options["base"] = self.base
         options["conditions"] = [*options.get("conditions", ()), *own]
-        options["base"] = self.base
         try:
             self.written = await self.session.propose(format(self.keys), patch, "transact", options)
         except PreconditionFailed as failed:
@@ -112,7 +117,9 @@ async def conflict(session: "Session", failed: PreconditionFailed, base: str) ->
         try:
             async for change in session.changes(Filters(each["path"]), "since", MOST_CHANGES, None, since=base):
                 found[change.rev] = change
-        except KantaError:
+        except Refused:
             continue  # the refusal stands without them
+        except KantaError:
+            break  # nor would the others be told, each after so long
     changes = tuple(found[rev] for rev in sorted(found))[:MOST_CHANGES]
     return Conflict({**failed.problem, "code": "conflict", "status": 409}, changes)

@@ -73,7 +73,7 @@ def _common(to: argparse.ArgumentParser, *, first: bool) -> None:
 
     to.add_argument("--url", default=default(os.environ.get("KANTA_URL") or URL), help=f"the server (default {URL})")
     to.add_argument("--token-file", metavar="FILE", default=default(None), help="a file that holds the access token")
-    to.add_argument("--timeout", metavar="SECONDS", type=float, default=default(30.0), help="how long is tried (30)")
+    to.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=default(30.0), help="how long is tried (30)")
     to.add_argument("--json", action="store_true", default=default(False), help="JSON in a line, on a terminal, too")
     to.add_argument("--color", choices=("auto", "always", "never"), default=default("auto"), help="auto: on a terminal")
     to.add_argument("--json-errors", action="store_true", default=default(False), help="errors as JSON, on stderr")
@@ -169,6 +169,13 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"no number of changes: {text}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:  # nor is it NaN, which no time is later than
+        raise argparse.ArgumentTypeError(f"no number of seconds: {text}")
+    return seconds
 
 
 COMMANDS: Final = {

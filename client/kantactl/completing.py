@@ -1,7 +1,8 @@
 """What could stand where the cursor is: commands, options, and keys of the database, asked for of the server.
 
 A shell's script (`completion`) calls it as `kantactl --complete WORD…`: all words up to the cursor, the last
-one as far as it is written. It prints what that could become, one a line, and says nothing of what goes wrong.
+one as far as it is written. It prints what that could become, one a line, and says nothing of what goes wrong;
+nor of keys that a terminal would act on.
 It is called at a keypress, so it asks by plain HTTP and imports neither the client nor aiohttp.
 """
 
@@ -28,7 +29,7 @@ def complete(words: list[str]) -> int:
     """Print what the last word could become."""
     with suppress(Exception):
         found = candidates(words[:-1], words[-1] if words else "")
-        sys.stdout.write("".join(f"{each}\n" for each in found if "\n" not in each))
+        sys.stdout.write("".join(f"{each}\n" for each in found if each.isprintable()))
     return 0
 
 

@@ -40,20 +40,22 @@ class Output:
 
     def __init__(self, out: TextIO, colour: str = "auto", plain_json: bool = False) -> None:
         self.out = out
-        self.people = out.isatty() and not plain_json
+        self.terminal = out.isatty()
+        self.people = self.terminal and not plain_json
         self.colour = colour == "always" or (colour == "auto" and self.people and wants_colour(True, os.environ))
 
     def value(self, value: Any) -> None:
         """Print a value."""
         text = msgspec.json.encode(value).decode()
         if self.people:
-            shown = msgspec.json.format(text, indent=2)
-            text = "\n".join(map(safe, shown.splitlines()))
+            text = msgspec.json.format(text, indent=2)
+        if self.terminal:
+            text = "\n".join(map(safe, text.split("\n")))
         self.line(_TOKEN.sub(_coloured, text) if self.colour else text)
 
     def text(self, text: str) -> None:
         """Print a string as it is, or on a terminal what is safe of it."""
-        self.line("\n".join(map(safe, text.split("\n"))) if self.people else text)
+        self.line("\n".join(map(safe, text.split("\n"))) if self.terminal else text)
 
     def line(self, text: str) -> None:
         """Print a line at once: who reads a pipe wants it now."""

@@ -20,6 +20,7 @@ from kanta_client.errors import (
 )
 
 from kantactl.output import complain
+from kantad.values.lines import safe
 
 OK, ABSENT, USAGE, REFUSED, CONFLICT, UNREACHABLE, UNKNOWN, UNAUTHORIZED, PAST = range(9)
 BUG, INTERRUPTED = 70, 130
@@ -60,7 +61,7 @@ def told(error: Exception, as_json: bool) -> int:
     status = status_of(error)
     members = _members(error, status)
     if as_json:
-        sys.stderr.write(msgspec.json.encode(members).decode() + "\n")
+        sys.stderr.write(safe(msgspec.json.encode(members).decode()) + "\n")
         return status
     path = members.get("path")
     where = f" ({path})" if path and path not in members["detail"] else ""

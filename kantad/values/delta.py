@@ -72,7 +72,11 @@ def _written(new: Any, found: Findings) -> Any:
 
 
 def _whole(after: Any) -> Any:
-    return {"$replace": marshal(after)} if type(after) is dict else marshal(after)
+    return _replacing(marshal(after))
+
+
+def _replacing(marshalled: Any) -> Any:
+    return {"$replace": marshalled} if type(marshalled) is dict else marshalled
 
 
 def _edits(patch: Any) -> bool:
@@ -130,8 +134,11 @@ def _members(
             found.changed.add(here)
     if gone and len(gone) == len(old):
         return {"$replace": marshal(plain(new))}
-    if gone:
-        patch["$delete"] = [escape(name) for name in gone]
+    back = [name for name in gone if escape(name) in patch]  # as a key of another type: `d[5] = d.pop("5")`
+    for name in back:
+        patch[escape(name)] = _replacing(patch[escape(name)])
+    if len(gone) > len(back):
+        patch["$delete"] = [escape(name) for name in gone if name not in back]
     return patch if patch else SAME
 
 

@@ -79,7 +79,7 @@ class Tracked(LazyDict):
             raise KeyError(key)
         if type(value) in OWN:
             self.trace.note(key)
-        elif value is self.trace.base.get(key):
+        elif key not in self.trace.touched:  # not: what the base has now, which may be a mirror's and have moved on
             self.trace.note(key, reached=True)
             value = drafted(value, (*self.trace.path, name_of(key) or ""), self.trace.journal)
             if self.trace.whole and isinstance(value, Tracked):

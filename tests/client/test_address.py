@@ -32,7 +32,7 @@ def test_a_url_names_a_server(url: str, base: str, unix: str | None) -> None:
         "http://user@x",
         "http://x?a=1",
     ]
-    + ["http://x#f"],
+    + ["http://x#f", "http://x/v1", "http://x/kanta/v1/data/", "http://x/v1/ws", "http://x:99999", "http://x:a"],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"URL|unix"):

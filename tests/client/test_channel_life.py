@@ -213,3 +213,32 @@ async def test_the_handshake_may_be_refused_before_anything_was_connected() -> N
         await write(channel, "w")
     assert line.dialled == 1
     await channel.close()
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_close_that_is_cancelled_fails_what_waits_all_the_same(steps: int) -> None:
+    line = Line(greeting)
+    channel = line.channel()
+    asked = read(channel)
+    await line.until(lambda: len(line.seen) == 2)
+    closing = asyncio.create_task(channel.close())
+    await asyncio.sleep(0)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    with pytest.raises(Closed):
+        await asyncio.wait_for(asked, 2)
+    await channel.close()
+
+
+async def test_who_cancels_all_tasks_does_not_end_the_connection_for_good() -> None:
+    line = Line(obliging)
+    channel = line.channel()
+    await write(channel, "w")
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
+    assert (await asyncio.wait_for(write(channel, "again"), 3)).rev == 2
+    assert line.states[-2:] == ["stale", "connected"]
+    await channel.close()

@@ -53,6 +53,12 @@ def page(status: int, body: bytes = b"<html>") -> bytes:
     return b"HTTP/1.1 %d Some\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
 
 
+async def test_a_server_that_is_not_there_is_named_and_no_certificates() -> None:
+    async with KantaClient("http://127.0.0.1:1", timeout=0.2) as db:
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1 \["):
+            await db.get("/a")
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408, 200])
 async def test_a_gateway_without_a_server_behind_it_is_no_answer(status: int) -> None:
     async with listening(saying(page(status))) as url, KantaClient(url, timeout=0.5, patience=QUICK) as db:

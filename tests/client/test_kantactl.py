@@ -165,7 +165,14 @@ def test_the_exit_status_tells_what_happened(
 
 
 def test_usage_is_told_by_status_2(kantactl: Kantactl) -> None:
-    for arguments in ([], ["nope"], ["get", "a", "b"], ["get", "--ur", "x"], ["watch", "--limit", "x"]):
+    for arguments in (
+        [],
+        ["nope"],
+        ["get", "a", "b"],
+        ["get", "--ur", "x"],
+        ["watch", "--limit", "x"],
+        ["get", "--timeout", "nan"],
+    ):
         assert kantactl(*arguments).returncode == 2
     helped = kantactl("--help")
     assert helped.returncode == 0
@@ -277,11 +284,14 @@ def test_nothing_is_shown_that_a_terminal_would_act_on(kantactl: Kantactl, db: S
     nasty = "\x1b]0;title\x07\x9b31m\u202e\u2066"
     db.set(("k" + nasty,), nasty)
     watch = ["watch", "--since", "0", "--limit", "1"]
-    for arguments in (["get"], ["history"], watch, ["keys", "-r"], ["get", "/k" + nasty]):
+    told = ["get", "/not" + nasty, "--json-errors"]
+    for arguments in (["get"], ["get", "--json"], ["history"], watch, ["keys", "-r"], ["get", "/k" + nasty], told):
         shown = kantactl.on_a_terminal(*arguments, NO_COLOR="1")
         assert shown
         assert not set("\x1b\x07\x9b\u202e\u2066") & set(shown), arguments
     assert json.loads(kantactl.on_a_terminal("get", NO_COLOR="1")) == {"k" + nasty: nasty}
+    assert json.loads(kantactl.on_a_terminal("get", "--json")) == {"k" + nasty: nasty}
+    assert kantactl("--complete", "get", "/").stdout == ""
 
 
 def test_on_a_terminal_changes_are_lines(kantactl: Kantactl, db: SyncKantaClient) -> None:

@@ -10,7 +10,7 @@ from kanta_client.errors import KantaError, Overrun, Unreachable
 from kanta_client.link import Lost
 
 from tests.client.feeds import change, follow, mirror, subs
-from tests.client.sockets import FakeSocket, Line, write
+from tests.client.sockets import FakeSocket, Line, obliging, write
 
 
 async def test_the_state_tells_of_catching_up() -> None:
@@ -24,6 +24,19 @@ async def test_the_state_tells_of_catching_up() -> None:
         await copy.at_least(10)
         await line.until(lambda: copy.live)
         assert line.states == ["catching up", "connected", "stale", "catching up", "connected"]
+    await channel.close()
+
+
+async def test_what_has_ended_does_not_catch_up() -> None:
+    log, line, channel = await follow()
+    async with mirror(channel) as copy:
+        await line.until(lambda: copy.live)
+        line.rev = 10
+        log.refuse = "history_diverged"
+        line.sockets[0].lose()
+        await line.until(lambda: not channel.followers)
+        await asyncio.sleep(0.01)
+        assert line.states[-2:] == ["catching up", "connected"]
     await channel.close()
 
 
@@ -216,4 +229,32 @@ async def test_who_stops_iterating_over_a_mirror_costs_nothing_more() -> None:
         del iteration
         gc.collect()
         assert seen() is None
+    await channel.close()
+
+
+async def test_a_mirror_that_was_never_entered_says_so_and_not_that_nothing_is_there() -> None:
+    channel = Line(obliging).channel()
+    unfilled = mirror(channel)
+    for ask in (lambda: unfilled.value, lambda: unfilled["a"], lambda: unfilled.get("a")):
+        with pytest.raises(KantaError, match="enter it"):
+            ask()
+    await channel.close()
+
+
+async def test_a_server_that_is_slow_to_tell_of_a_revision_is_asked_once_by_all_who_wait() -> None:
+    log, line, channel = await follow()
+
+    def slow(socket: FakeSocket, request: dict[str, Any]) -> None:
+        if request["op"] != "changes":
+            log(socket, request)
+
+    line.script = [slow]
+    async with mirror(channel) as copy:
+        waiting = [copy.at_least(9, 0.7) for _ in range(3)]
+        assert {type(end) for end in await asyncio.gather(*waiting, return_exceptions=True)} == {Unreachable}
+        assert len(line.asked("changes")) == 1
+        line.sockets[0].lose()  # and with it the question
+        with pytest.raises(Unreachable):
+            await copy.at_least(9, 0.7)
+        assert len(line.asked("changes")) == 2
     await channel.close()

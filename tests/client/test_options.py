@@ -44,9 +44,20 @@ def test_conditions_are_joined_and_their_paths_and_values_are_written_out() -> N
     assert given[1]["unchanged_since"] is WRITTEN  # the caller's is left as it is
 
 
+def test_an_option_that_there_is_not_is_told() -> None:
+    with pytest.raises(TypeError, match="no option exist"):
+        request(exist=False)
+
+
 def test_a_condition_that_cannot_be_sent_is_refused() -> None:
     with pytest.raises(Invalid):
         request(conditions=[{"path": "no pointer"}])
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "ä", "a\r\nX-Header: 1"])
+def test_a_key_that_is_none_is_refused_before_it_stands_in_a_header(key: str) -> None:
+    with pytest.raises(Invalid, match="idempotency key"):
+        request(key=key)
 
 
 def test_messages_are_read_singly_and_in_lists() -> None:

@@ -42,6 +42,12 @@ def test_what_is_no_path_is_refused_before_it_is_sent(path: Any) -> None:
             pointer(path)
 
 
+@pytest.mark.parametrize("path", [5, None, ["users"], b"/users"])
+def test_what_is_neither_text_nor_a_tuple_is_told_so(path: Any) -> None:
+    with pytest.raises(Invalid, match="a string or a tuple, not a"):
+        pointer(path)
+
+
 def test_pointers_are_taken_as_they_are() -> None:
     for text in ("", "/", "/a~1b/~0", "/ü/..", "//"):
         assert pointer(text) == text == format(parse(text))

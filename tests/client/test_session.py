@@ -33,7 +33,7 @@ async def test_values_are_read_as_they_were_written(db: KantaClient) -> None:
     assert await db.get("/users/a") == {"name": "A", "age": 1}
     assert await db.get(("users", "a"), type=User) == User("A", 1)
     assert await db.get("/users/b", None) is None
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"not_found: there is no value at this path \(/users/b\)"):
         await db.get("/users/b")
     with pytest.raises(msgspec.ValidationError):
         await db.get("/users", type=User)
@@ -204,3 +204,76 @@ async def test_a_draft_of_a_mirror_that_moved_is_looked_at_in_the_end_also_where
             async with db.transaction("look", "/a") as draft:
                 assert draft["one"]["n"] == 2
                 await a.at_least(await db.set("/elsewhere", 1))
+
+
+async def test_an_element_that_is_appended_again_with_its_idempotency_key_is_the_same(db: KantaClient) -> None:
+    for key, index in (("first", "0"), ("second", "1")):  # the first one makes the array
+        first = await db.append("/list", key, key=key)
+        again = await db.append("/list", key, key=key)
+        assert (first.key, first.replayed) == (index, False)
+        assert (again.key, again.rev, again.replayed) == (index, first.rev, True)
+    assert (await db.append("/list", "first", key="first")).key == "0"
+    assert await db.get("/list") == ["first", "second"]
+    await db.delete("/list")
+    assert (await db.append("/list", "second", key="second")).replayed
+    with pytest.raises(Refused, match="key_reused"):
+        await db.append("/list", "third", key="second")
+    await db.set("/scalar", 1)
+    for options in ({}, {"key": "third"}):
+        with pytest.raises(PatchMismatch):
+            await db.append("/scalar", 1, **options)
+
+
+async def test_a_transaction_that_is_entered_again_tells_of_its_last_commit(db: KantaClient) -> None:
+    transaction = db.transaction("count")
+    async with transaction as root:
+        root["n"] = 1
+    assert transaction.written is not None
+    async with transaction as root:
+        assert root["n"] == 1
+    assert transaction.written is None
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+async def test_a_subscription_with_values_may_begin_before_there_was_one(db: KantaClient, by_time: bool) -> None:
+    first = await db.set("/elsewhere", 1)
+    await db.set("/a", {"n": 1})
+    since = first.ts if by_time else first
+    async with db.subscribe("/a", since=since, value=True) as changes:
+        assert (await anext(changes)).value == {"n": 1}
+        await db.patch("/a", {"n": 2})
+        assert (await anext(changes)).value == {"n": 2}
+
+
+async def test_what_a_mirror_has_anew_is_not_lost_on_a_draft_that_began_before(db: KantaClient) -> None:
+    await db.set("/users", {"bob": {"name": "Bob", "age": 1}})
+
+    async def late() -> None:
+        async with db.transaction("grow", "/users", type=dict[str, User]) as draft:
+            await users.at_least(await db.patch("/users/bob", {"age": 5}))  # the mirror has another User then
+            draft["bob"].age += 1
+            draft["carol"] = User("Carol")
+
+    async with db.mirror("/users", type=dict[str, User]) as users:
+        with pytest.raises(Conflict):
+            await late()
+        assert await db.get("/users") == {"bob": {"name": "Bob", "age": 5}}
+
+
+async def test_a_base_that_a_transaction_is_given_is_held_against_what_it_writes(db: KantaClient) -> None:
+    old = await db.set("/users", {"alice": {"name": "Alice"}})
+    await db.set("/users/alice/age", 1)
+
+    async def grow(name: str, age: int, meanwhile: int | None = None) -> None:
+        async with db.transaction("grow", "/users", base=old) as users:
+            if meanwhile is not None:
+                await db.set("/users/alice/age", meanwhile)
+            users[name] = {**users["alice"], "age": age}
+
+    with pytest.raises(Conflict):
+        await grow("alice", 2)
+    await grow("bob", 2)
+    with pytest.raises(Conflict):
+        await grow("carol", 2, meanwhile=3)
+    ages = {name: user["age"] for name, user in (await db.get("/users")).items()}
+    assert ages == {"alice": 3, "bob": 2}

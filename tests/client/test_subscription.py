@@ -6,11 +6,11 @@ import weakref
 from typing import Any
 
 import pytest
-from kanta_client.errors import Closed, HistoryDiverged, HistoryGone, KantaError, Unauthorized
+from kanta_client.errors import Closed, HistoryDiverged, HistoryGone, Invalid, KantaError, Unauthorized
 from kanta_client.subscription import MOST
 
 from tests.client.feeds import Log, change, follow, mirror, subs, subscription
-from tests.client.sockets import Line, write
+from tests.client.sockets import Line, read, write
 
 
 async def test_events_in_the_same_message_as_the_answer_are_heard() -> None:
@@ -234,4 +234,20 @@ async def test_the_values_of_a_subscription_stay_as_they_were_given_out() -> Non
         got = [await anext(changes) for _ in range(4)]
     assert [each.value.get("o") for each in got] == [None, {"a": 1}, {"a": 1, "b": [2]}, {"a": 1, "b": [2, 3]}]
     assert [each.patch for each in got[1:3]] == [{"o": {"a": 1}}, {"o": {"b": [2]}}]
+    await channel.close()
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("wrong", ["\ud800", object()])
+async def test_a_subscription_that_cannot_be_asked_for_ends_alone(wrong: Any, live: bool) -> None:
+    line = Line(Log())
+    channel = line.channel()
+    if live:
+        await read(channel)
+    async with subscription(channel, wrong) as feed:
+        with pytest.raises(Invalid):
+            await asyncio.wait_for(anext(feed), 3)
+    line.sockets[-1].lose()
+    assert (await read(channel)).rev == 0
+    assert line.dialled == 2
     await channel.close()

@@ -267,13 +267,14 @@ mirror.__enter__()
 if (child := os.fork()) == 0:
     db.set("/child", db.get("/parent") + 1)  # connects anew
     refused = 0
-    for begun in (lambda: next(feed), lambda: mirror.value):
+    of_mirror = (lambda: mirror.value, lambda: mirror.rev, lambda: mirror.live, lambda: bool(mirror))
+    for begun in (lambda: next(feed), *of_mirror):
         try:
             begun()
         except KantaError:
             refused += 1
     os._exit(refused)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
 mirror.at_least(2)  # the parent goes on as if nothing had been
 print(db.get(), [next(feed).rev for _ in range(2)], mirror["child"])
 """

@@ -277,3 +277,14 @@ def test_what_cannot_be_stored_is_refused_with_its_place(change: Any, path: str)
 
 def test_a_key_that_cannot_be_written_may_come_and_go() -> None:
     assert changed({}, lambda d: (d.update({(1, 2): 1}), d.pop((1, 2))))[0] is SAME
+
+
+@pytest.mark.parametrize("value", [1, [1], {"new": 1}])
+def test_a_key_that_is_removed_and_set_anew_under_another_type_is_kept(value: Any) -> None:
+    def move(draft: Any) -> None:
+        del draft["5"]
+        draft[5] = value
+
+    base = {"5": {"old": 1}, "6": 1}
+    patch, _ = changed(base, move)
+    assert apply(base, patch) == {"5": value, "6": 1}

@@ -58,6 +58,38 @@ def test_what_is_outside_the_reads_and_the_patch_does_not_matter(base: Any, scri
     assert same(merged, result)  # as if the transaction had run on the other base
 
 
+@thorough
+@given(objects, scripts, scripts, st.lists(keys, min_size=1, max_size=2), values | st.just(MISSING))
+def test_a_base_that_moves_meanwhile_is_told_wherever_it_matters(
+    base: Any, first: list[Any], then: list[Any], path: Any, value: Any
+) -> None:
+    draft = Draft(base)
+    seen = run(draft.value, first)
+    goal = copy.deepcopy(base)
+    change(goal, path, value)
+    move = difference(base, goal)
+    moved = base if move is SAME else apply(base, copy.deepcopy(move))  # in place, as a mirror's value is
+    seen += run(draft.value, then)
+    patch, reads = draft.patch(), draft.reads()
+    bound = reads if patch is SAME else [*reads, *touched(patch)]
+    if any(overlap(place, known) for place in (() if move is SAME else touched(move)) for known in bound):
+        return  # a conflict
+    result = copy.deepcopy(moved)
+    assert run(result, [*first, *then]) == seen
+    assert same(copy.deepcopy(moved) if patch is SAME else apply(copy.deepcopy(moved), patch), result)
+
+
+def test_what_a_moving_base_had_is_read_and_written_as_what_it_has() -> None:
+    base = {"a": 1, "b": {"n": 1}, "c": [1]}
+    draft = Draft(base)
+    assert draft.value["a"] == 1
+    apply(base, {"b": {"$replace": {"n": 5}}, "c": [5]})
+    draft.value["b"]["n"] += 1
+    assert draft.value["c"] == [1]
+    assert draft.patch() == {"b": {"n": 2}, "c": [1]}
+    assert {("b",), ("c",)} < {*draft.reads(), ("b", "n")}
+
+
 def change(value: Any, path: list[str], new: Any) -> None:
     """One edit of objects, where the path leads through objects only."""
     for name in path[:-1]:
