@@ -29,10 +29,11 @@ async def refused(engine: Engine, retain: str) -> Problem:
     raise AssertionError("it was not refused")
 
 
-def is_whole(path: str) -> bool:
+def is_whole(path: str, *, written: bool = False) -> bool:
+    """Whether nothing is damaged; nor torn, unless it is being `written` meanwhile."""
     with reading(path) as (buffer, size, framing, codec):
         verified = verify(buffer, size, framing, codec)
-        return verified.damage is None and not verified.torn
+        return verified.damage is None and (written or not verified.torn)
 
 
 async def filled(engine: Engine, count: int, size: int = 20) -> None:

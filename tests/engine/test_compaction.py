@@ -63,7 +63,7 @@ async def test_a_model_holds_under_writes_feeds_and_one_compaction_after_another
     for retain in ("150r", "50r", "none", "20r"):
         done = await compacted(engine, retain)
         dropped += done.dropped
-        assert is_whole(either.path)
+        assert is_whole(either.path, written=True)
         await eventually(lambda at=engine.rev: engine.rev > at + 100)
         oldest = engine.past.oldest
         for rev in {oldest, oldest + 1, (oldest + engine.written.rev) // 2}:
