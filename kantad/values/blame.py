@@ -5,6 +5,7 @@ which only a refusal costs. Pure; called by `schema`.
 """
 
 import re
+from types import GenericAlias
 from typing import Any, Final
 
 from msgspec import ValidationError, convert
@@ -34,14 +35,15 @@ def blame(kind: Kind, value: Any, error: ValidationError) -> Problem:
     while steps:
         step = steps.pop(0)
         key: Any = step[1] or (None if step[2] is None else int(step[2]))
-        below = kind.of(value)
+        holder = kind.of(value)
         if key is None:
             searched += 1
-            key = _failing(below, value) if searched <= MOST_SEARCHED else None
-        if key is None or below.below(key) is None:
+            key = _failing(holder, value) if searched <= MOST_SEARCHED else None
+        below = None if key is None else holder.below(key)
+        if below is None:
             return problem
         problem.keys.append(str(key))
-        kind, value = below.below(key), value[key]  # type: ignore[assignment]
+        kind, value = below, value[key]
     named = _MEMBER.fullmatch(reason)
     if named is not None:
         problem.keys.append(named[1])
@@ -70,7 +72,7 @@ def _failing_key(kind: Kind, value: Any) -> list[str]:
 def dict_of(kind: Kind) -> Kind:
     """The kind of an object with the keys of this one, and anything in it."""
     assert kind.key is not None
-    return Kind(dict[kind.key.annotation, Any])  # type: ignore[name-defined]
+    return Kind(GenericAlias(dict, (kind.key.annotation, Any)))
 
 
 def fits(kind: Kind | None, value: Any) -> bool:

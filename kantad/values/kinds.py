@@ -7,15 +7,14 @@ below it is converted anew as a whole. Pure; made at the start, for `schema`.
 """
 
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from types import NoneType
-from typing import Annotated, Any, Final, Literal, NamedTuple, Union
-from uuid import UUID
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from msgspec import NODEFAULT, Meta
+from msgspec import NODEFAULT
 from msgspec import inspect as types
+
+from kantad.values.spelling import bounds_of, type_of
 
 
 class Unsupported(Exception):
@@ -104,8 +103,7 @@ _SCALARS: Final[dict[type, type]] = {
     types.FloatType: float,
     types.StrType: str,
 }
-
-
+_NOT_STORED: Final = (types.CustomType, types.RawType, types.ExtType, types.MemoryViewType)
 _NATIVE: Final = (types.BytesType, types.ByteArrayType, types.DateTimeType)
 
 Record = types.StructType | types.DataclassType | types.TypedDictType | types.NamedTupleType
@@ -128,7 +126,9 @@ class Compiler:
             return FREE
         if id(described) in self.known:
             return self.known[id(described)][1]
-        made = Kind(annotation(described))
+        if isinstance(described, _NOT_STORED):
+            raise Unsupported(f"{getattr(described, 'cls', type(described).__name__)} is no type of stored values")
+        made = Kind(type_of(described))
         self.known[id(described)] = described, made
         self._fill(made, described)
         if made.members is None and made.item is None and not made.positions and not made.choices:
@@ -140,7 +140,7 @@ class Compiler:
     def _fill(self, kind: Kind, described: types.Type) -> None:
         scalar = _SCALARS.get(type(described))
         if scalar is not None:
-            kind.plain = frozenset() if _is_bounded(described) else frozenset((scalar,))
+            kind.plain = frozenset() if bounds_of(described) else frozenset((scalar,))
         elif isinstance(described, types.UnionType):
             self._fill_union(kind, described)
         elif isinstance(described, types.DictType):
@@ -215,69 +215,3 @@ def tag_of(described: types.Type) -> tuple[str, Any] | None:
     if not isinstance(described, types.StructType) or described.tag_field is None:
         return None
     return described.tag_field, described.tag
-
-
-_BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
-
-
-def _bounds(described: types.Type) -> dict[str, Any]:
-    found = {name: getattr(described, name, None) for name in _BOUNDS}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _is_bounded(described: types.Type) -> bool:
-    return bool(_bounds(described))
-
-
-_NAMES: Final[dict[type, Any]] = {
-    types.NoneType: None,
-    types.BoolType: bool,
-    types.IntType: int,
-    types.FloatType: float,
-    types.StrType: str,
-    types.BytesType: bytes,
-    types.ByteArrayType: bytearray,
-    types.DateTimeType: datetime,
-    types.DateType: date,
-    types.TimeType: time,
-    types.TimeDeltaType: timedelta,
-    types.UUIDType: UUID,
-    types.DecimalType: Decimal,
-}
-
-
-def annotation(described: types.Type) -> Any:
-    """The annotation that a described type came from; raises `Unsupported`."""
-    while isinstance(described, types.Metadata):
-        described = described.type
-    made = _unbounded(described)
-    bounds = _bounds(described)
-    return Annotated[made, Meta(**bounds)] if bounds else made
-
-
-def _unbounded(described: types.Type) -> Any:
-    if isinstance(described, types.AnyType):
-        return Any
-    if type(described) in _NAMES:
-        return _NAMES[type(described)]
-    if isinstance(described, types.UnionType):
-        return Union[tuple(annotation(each) for each in described.types)]  # noqa: UP007
-    if isinstance(described, types.LiteralType):
-        return Literal[described.values]
-    if isinstance(described, types.DictType):
-        return dict[annotation(described.key_type), annotation(described.value_type)]  # type: ignore[misc]
-    if isinstance(described, types.VarTupleType):
-        return tuple[annotation(described.item_type), ...]  # type: ignore[misc]
-    if isinstance(described, types.TupleType):
-        return tuple[tuple(annotation(each) for each in described.item_types)]  # type: ignore[misc]
-    if isinstance(described, types.CollectionType):
-        container: Any = {types.ListType: list, types.SetType: set}.get(type(described), frozenset)
-        return container[annotation(described.item_type)]
-    return _named(described)
-
-
-def _named(described: types.Type) -> Any:
-    """Types that are a class of their own."""
-    if isinstance(described, types.CustomType | types.RawType | types.ExtType | types.MemoryViewType):
-        raise Unsupported(f"{getattr(described, 'cls', type(described).__name__)} is no type of stored values")
-    return described.cls  # type: ignore[attr-defined]

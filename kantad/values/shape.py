@@ -12,6 +12,7 @@ and shares the mappings of the old one. Nothing of the typed value is shared wit
 import json
 import re
 from collections.abc import Callable, Iterator
+from types import GenericAlias
 from typing import Any, Final, Protocol, get_origin
 
 import msgspec
@@ -266,5 +267,5 @@ def _key_of(info: DictType) -> Callable[[str], Any]:
     kind = type_of(info.key_type)
     if kind is str or kind is Any:
         return str
-    keys = dict[kind, Any]  # type: ignore[valid-type]
+    keys: Any = GenericAlias(dict, (kind, Any))
     return lambda name: next(iter(msgspec.convert({name: None}, keys, str_keys=True)))

@@ -7,7 +7,10 @@ convert such a part alone the type itself is needed: `type_of` makes one that co
 
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Union
+from functools import reduce
+from operator import or_
+from types import GenericAlias
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from msgspec import Meta, inspect
@@ -38,8 +41,13 @@ def type_of(info: Any) -> Any:
     if isinstance(info, inspect.Metadata):
         return type_of(info.type)
     made: Any = info.cls if hasattr(info, "cls") else _made(info)
-    bounds = {name: getattr(info, name) for name in BOUNDS if getattr(info, name, None) is not None}
+    bounds = bounds_of(info)
     return Annotated[made, Meta(**bounds)] if bounds else made
+
+
+def bounds_of(info: Any) -> dict[str, Any]:
+    """What `msgspec.Meta` says of the values of a described type, by its argument."""
+    return {name: getattr(info, name) for name in BOUNDS if getattr(info, name, None) is not None}
 
 
 def _made(info: Any) -> Any:
@@ -47,13 +55,13 @@ def _made(info: Any) -> Any:
         return ELEMENTS[type(info)][type_of(info.item_type)]
     match info:
         case inspect.VarTupleType():
-            return tuple[type_of(info.item_type), ...]  # type: ignore[misc]
+            return GenericAlias(tuple, (type_of(info.item_type), ...))
         case inspect.TupleType():
-            return tuple[tuple(map(type_of, info.item_types))]  # type: ignore[misc]
+            return GenericAlias(tuple, tuple(map(type_of, info.item_types)))
         case inspect.DictType():
-            return dict[type_of(info.key_type), type_of(info.value_type)]  # type: ignore[misc]
+            return GenericAlias(dict, (type_of(info.key_type), type_of(info.value_type)))
         case inspect.UnionType():
-            return Union[tuple(map(type_of, info.types))]  # noqa: UP007
+            return reduce(or_, map(type_of, info.types))
         case inspect.LiteralType():
             return Literal[info.values]
         case inspect.Type() if type(info) in SIMPLE:

@@ -88,7 +88,8 @@ class Tracked(LazyDict):
             super().__setitem__(key, value)
         return value
 
-    def get(self, key: Any, default: Any = None) -> Any:  # noqa: D102
+    def get(self, key: Any, default: Any = None) -> Any:
+        """As of a dict; reads what is at the key."""
         try:
             return self[key]
         except KeyError:
@@ -110,14 +111,16 @@ class Tracked(LazyDict):
         self.trace.touched[key] = True
         super().pop(key, None)
 
-    def pop(self, key: Any, *default: Any) -> Any:  # noqa: D102
+    def pop(self, key: Any, *default: Any) -> Any:
+        """As of a dict; reads what is at the key, and writes that it is gone."""
         if default and key not in self:
             return default[0]
         value = self[key]
         del self[key]
         return value
 
-    def setdefault(self, key: Any, default: Any = None) -> Any:  # noqa: D102
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """As of a dict; reads what is at the key, and writes it where there was nothing."""
         if key not in self:
             self[key] = default
         return self[key]
@@ -141,14 +144,17 @@ class Tracked(LazyDict):
         self.trace.note_whole()
         return self.count()
 
-    def keys(self) -> Any:  # noqa: D102
+    def keys(self) -> Any:
+        """As of a dict; reads the whole object."""
         self.see_all()
         return super().keys()
 
-    def values(self) -> Any:  # noqa: D102
+    def values(self) -> Any:
+        """As of a dict; reads the whole object, each child copied when it is reached."""
         return ValuesView(self)
 
-    def items(self) -> Any:  # noqa: D102
+    def items(self) -> Any:
+        """As of a dict; reads the whole object, each child copied when it is reached."""
         return ItemsView(self)
 
     def __eq__(self, other: object) -> bool:
@@ -167,7 +173,8 @@ class Tracked(LazyDict):
         self.see_all()
         return super().__repr__()
 
-    def copy(self) -> dict[Any, Any]:  # noqa: D102
+    def copy(self) -> dict[Any, Any]:
+        """A plain dict; reads the whole object."""
         return {key: self[key] for key in self}
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # of copy.copy, copy.deepcopy and pickle
@@ -183,17 +190,20 @@ class Tracked(LazyDict):
         self.update(other)
         return self
 
-    def update(self, *others: Any, **more: Any) -> None:  # noqa: D102
+    def update(self, *others: Any, **more: Any) -> None:
+        """As of a dict; writes each of the keys."""
         for key, value in dict(*others, **more).items():
             self[key] = value
 
-    def popitem(self) -> tuple[Any, Any]:  # noqa: D102
+    def popitem(self) -> tuple[Any, Any]:
+        """As of a dict; reads the whole object."""
         if not self:
             raise KeyError("popitem(): dictionary is empty")
         key = next(reversed(self))
         return key, self.pop(key)
 
-    def clear(self) -> None:  # noqa: D102
+    def clear(self) -> None:
+        """As of a dict; writes each of the keys."""
         self.trace.cleared = True
         self.fill()
         self.trace.touched.update(dict.fromkeys(super().keys(), True))

@@ -12,9 +12,10 @@ from msgspec import inspect as types
 from kantad.values.diff import SAME
 from kantad.values.effect import effect
 from kantad.values.errors import Problem
-from kantad.values.kinds import Unsupported, annotation
+from kantad.values.kinds import Unsupported
 from kantad.values.patch import apply
 from kantad.values.schema import Schema
+from kantad.values.spelling import type_of
 from tests.values.typed_edits import Data
 
 
@@ -199,8 +200,8 @@ def test_types_that_cannot_be_stored_are_refused(kind: Any, why: str) -> None:
 
 def test_annotations_come_back_as_they_were() -> None:
     for field in types.type_info(Data).fields:  # type: ignore[attr-defined]
-        made = annotation(field.type)
-        assert annotation(types.type_info(made)) == made
+        made = type_of(field.type)
+        assert type_of(types.type_info(made)) == made
 
 
 def test_the_json_schema_is_msgspecs() -> None:
