@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import errno
 import os
-from typing import TextIO
+from typing import Final, TextIO
 
 from kantad.logs import escaped
 from kantad.store.compaction import (
@@ -27,15 +27,17 @@ from kantad.store.compaction import (
     temporary_name,
 )
 from kantad.store.disk import Disk, RealDisk
-from kantad.store.history import Unreadable
-from kantad.store.log import Broken, Locked, Log, NotOurs, open_log
+from kantad.store.log import Broken, Log, open_log
 from kantad.store.recovery import Recovered
-from kantad.tools.refusals import BROKEN, DAMAGED, refused
-from kantad.values.errors import Damaged
+from kantad.tools.refusals import BROKEN, DAMAGED, REFUSALS, refused
 from kantad.values.moment import now_micros
 from kantad.values.retention import MEANT, Retention, retention
 
-OK, LOCKED = 0, 75
+OK = 0
+AMBIGUOUS: Final = (
+    "records of kanta's behind the cut can be read in two ways, and what stands before it tells which; "
+    "`--retain none` cuts behind them"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,26 +69,14 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
             return _compact(log, found, args.retain, not args.no_archive, name, out)
         finally:
             log.close()
-    except Locked as error:
-        print(escaped(str(error)), file=err)
-        return LOCKED
-    except (Damaged, Unreadable, Ambiguous) as error:
-        print(f"{name}: {_damaged(error)}; the file is as it was\n`kantad check {name}` tells more.", file=err)
+    except Ambiguous:
+        print(f"{name}: {AMBIGUOUS}; the file is as it was\n`kantad check {name}` tells more.", file=err)
         return DAMAGED
     except (Broken, Unsettled) as error:
         print(f"{name}: the disk failed: {escaped(str(error))}", file=err)
         return BROKEN
-    except (NotOurs, OSError) as error:
+    except REFUSALS as error:
         return refused(name, error, err, "; the file is as it was")
-
-
-def _damaged(error: Exception) -> str:
-    if isinstance(error, Ambiguous):
-        return (
-            "records of kanta's behind the cut can be read in two ways, and what stands before it tells which; "
-            "`--retain none` cuts behind them"
-        )
-    return f"damaged: {escaped(str(error))}"
 
 
 def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name: str, out: TextIO) -> int:

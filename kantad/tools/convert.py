@@ -20,11 +20,10 @@ from kantad.store.compaction import prove
 from kantad.store.conversion import Conversion
 from kantad.store.disk import Disk, RealDisk, place
 from kantad.store.history import Unreadable
-from kantad.store.log import NotOurs, first_frame, mapped, new_file, reading
+from kantad.store.log import first_frame, mapped, new_file, reading
 from kantad.store.recovery import recover
-from kantad.tools.refusals import DAMAGED, USAGE, refused
+from kantad.tools.refusals import DAMAGED, REFUSALS, USAGE, refused
 from kantad.values.codec import Codec
-from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Framing
 from kantad.values.moment import now_micros
 from kantad.values.record import cursor
@@ -51,13 +50,10 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     except FileExistsError:
         print(f"{escaped(args.target)}: it is there already", file=err)
         return USAGE
-    except Damaged as error:
-        print(f"{name}: {escaped(str(error))}\n`kantad check {name}` tells more.", file=err)
-        return DAMAGED
     except Unreadable as error:
         print(f"{name}: the result was not what it should be ({error}); nothing is kept of it", file=err)
         return DAMAGED
-    except (NotOurs, OSError) as error:
+    except REFUSALS as error:
         return refused(name, error, err)
     print(f"{escaped(args.target)}: {said}", file=out)
     return OK

@@ -10,18 +10,17 @@ import os
 from typing import Any, TextIO
 
 from kantad.logs import escaped
-from kantad.store.history import Unreadable
-from kantad.store.log import NotOurs, reading
+from kantad.store.log import reading
 from kantad.store.recovery import recover
 from kantad.store.retrace import Gone, Retrace
-from kantad.tools.refusals import refused
+from kantad.tools.refusals import REFUSALS, USAGE, refused
 from kantad.values.codec import Codec
 from kantad.values.content import encode_json
-from kantad.values.errors import Damaged, Problem
+from kantad.values.errors import Problem
 from kantad.values.framing import Framing
 from kantad.values.moment import micros_of, parse_time
 
-OK, MISSING, USAGE, DAMAGED = 0, 1, 2, 65
+OK, MISSING = 0, 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +44,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     except Problem as problem:
         print(f"kantad dump: {escaped(problem.detail)}", file=err)
         return USAGE
-    except (Damaged, Unreadable) as error:
-        print(f"{name}: {escaped(str(error))}\n`kantad check {name}` tells more.", file=err)
-        return DAMAGED
-    except (NotOurs, OSError) as error:
+    except REFUSALS as error:
         return refused(name, error, err)
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(encoding="utf-8")  # JSON is, whatever the locale

@@ -19,12 +19,11 @@ from typing import Any, Final, NamedTuple, TextIO
 from kantad.logs import escaped
 from kantad.store.canonical import meant
 from kantad.store.history import Anchor, Unreadable, chain_at
-from kantad.store.log import NotOurs
 from kantad.store.recovery import recover
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
 from kantad.tools.following import Diverged, Head, Source, begin, ending, pass_records, pass_without_newline, successor
-from kantad.tools.refusals import refused
+from kantad.tools.refusals import REFUSALS, USAGE, refused
 from kantad.values.codec import Codec
 from kantad.values.content import MISSING, copied
 from kantad.values.errors import Damaged, Problem
@@ -36,7 +35,7 @@ from kantad.values.patch import Unfit
 from kantad.values.pointer import Path, lookup, parse
 from kantad.values.record import DECODE_ERRORS, Change, parse_cursor
 
-OK, USAGE, DAMAGED = 0, 2, 65
+OK = 0
 INTERVAL: Final = 0.2  # seconds between two looks at a file that is followed
 PATIENCE: Final = 2.0  # seconds that an incomplete record which grows may take before it is looked into
 SMALLEST: Final = 16  # bytes; no record is shorter
@@ -91,12 +90,9 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, wait: Wait | None = 
     except Diverged as error:
         print(f"{name}: {escaped(str(error))}", file=err)
         return USAGE
-    except Damaged as error:
-        print(f"{name}: {escaped(str(error))}\n`kantad check {name}` tells more.", file=err)
-        return DAMAGED
     except BrokenPipeError:
         raise
-    except (NotOurs, OSError) as error:
+    except REFUSALS as error:
         return refused(name, error, err)
     return OK
 

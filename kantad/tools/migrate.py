@@ -13,17 +13,16 @@ from typing import Any, TextIO
 
 from kantad.logs import escaped
 from kantad.store.disk import RealDisk
-from kantad.store.log import Broken, Locked, NoRoom, NotOurs, open_log, reading
+from kantad.store.log import Broken, NoRoom, open_log, reading
 from kantad.store.migrations import Done, Failed, Migrations, Upgrade, upgrade
 from kantad.store.recovery import recover
 from kantad.store.user_code import CodeError, migrations_of, schema_of
-from kantad.tools.refusals import refused
-from kantad.values.errors import Damaged
+from kantad.tools.refusals import BROKEN, REFUSALS, USAGE, refused
 from kantad.values.lines import Line, edits, painted, plain, safe, told
 from kantad.values.moment import now_micros
 from kantad.values.schema import Schema
 
-OK, USAGE, DAMAGED, BROKEN, LOCKED = 0, 2, 65, 74, 75
+OK = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,17 +49,11 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     except Failed as error:
         print(f"{name}: {escaped(str(error))}\nNothing was written.", file=err)
         return USAGE
-    except Damaged as error:
-        print(f"{name}: {escaped(str(error))}\nNothing was written. `kantad check {name}` tells more.", file=err)
-        return DAMAGED
-    except Locked as error:
-        print(escaped(str(error)), file=err)
-        return LOCKED
     except (Broken, NoRoom) as error:
         print(f"{name}: {escaped(str(error))}", file=err)
         return BROKEN
-    except (NotOurs, OSError) as error:
-        return refused(name, error, err)
+    except REFUSALS as error:
+        return refused(name, error, err, "\nNothing was written.")
 
 
 def _run(path: str, name: str, steps: Migrations | None, schema: Schema | None, dry_run: bool, out: TextIO) -> int:

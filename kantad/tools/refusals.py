@@ -1,7 +1,8 @@
 """Files that an offline command cannot read or mend: what is said, and the exit status.
 
 A path that names no file, or one that may not be read, is the caller's mistake (2); what is read
-and is no kantadb is 65; anything else that the system says no to is the disk's (74).
+and is damaged or no kantadb is 65; what another process has is 75; anything else that the system
+says no to is the disk's (74).
 """
 
 import errno
@@ -9,9 +10,11 @@ import os
 from typing import Final, TextIO
 
 from kantad.logs import escaped
-from kantad.store.log import IsFolder, NotOurs
+from kantad.store.history import Unreadable
+from kantad.store.log import IsFolder, Locked, NotOurs
+from kantad.values.errors import Damaged
 
-USAGE, DAMAGED, BROKEN = 2, 65, 74
+USAGE, DAMAGED, BROKEN, LOCKED = 2, 65, 74, 75
 NO_FILE: Final = (
     errno.ENOENT,
     errno.ENOTDIR,
@@ -23,8 +26,18 @@ NO_FILE: Final = (
 )
 
 
-def refused(name: str, error: NotOurs | OSError, err: TextIO, more: str = "") -> int:
+Refusal = Damaged | Unreadable | Locked | NotOurs | OSError
+REFUSALS: Final = (Damaged, Unreadable, Locked, NotOurs, OSError)
+
+
+def refused(name: str, error: Refusal, err: TextIO, more: str = "") -> int:
     """Say why a file was refused, and `more`; returns the exit status. `name` is escaped already."""
+    if isinstance(error, Locked):
+        print(escaped(str(error)), file=err)
+        return LOCKED
+    if isinstance(error, Damaged | Unreadable):
+        print(f"{name}: {escaped(str(error))}{more}\n`kantad check {name}` tells more.", file=err)
+        return DAMAGED
     if isinstance(error, NotOurs):
         print(f"{name}: {escaped(str(error))}{more}", file=err)
         return USAGE if isinstance(error, IsFolder) else DAMAGED

@@ -31,7 +31,7 @@ from kantad.values.codec import Codec
 from kantad.values.framing import Framing, JsonLines
 from kantad.values.moment import now_micros
 
-OK, LOCKED = 0, 75
+OK = 0
 PART: Final = 1 << 20  # bytes copied at a time
 MOST_RANGES: Final = 20  # of revisions that are named
 
@@ -58,14 +58,11 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
             return _repair(path, name, fd, args.adopt, disk, out)
         finally:
             disk.close(fd)
-    except Locked as error:
-        print(escaped(str(error)), file=err)
-        return LOCKED
     except Unsettled as error:
         why = "the disk failed: it is mended, but may not be after a power cut; the original is kept as"
         print(f"{name}: {why} {escaped(str(error))}", file=err)
         return BROKEN
-    except FileNotFoundError as error:
+    except (FileNotFoundError, Locked) as error:
         return refused(name, error, err)
     except (NotOurs, OSError) as error:
         return refused(name, error, err, "; the file is as it was")
