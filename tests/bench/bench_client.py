@@ -4,7 +4,9 @@
 
 The load generator keeps one message of 64 updates in flight, the client's process has 64 tasks that
 each wait for their update before the next; both set one field of one of 10,000 users, in turn, round
-by round. The mirror has 100,000 typed users and is fed by the load generator as fast as that goes.
+by round. The client sends an idempotency key with each write; the load generator is run with keys,
+which are the same requests, and without. The mirror has 100,000 typed users and is fed by the load
+generator as fast as that goes.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from kanta_client import KantaClient
 from tests.bench.peer_kantad import Peer, w
 
 TASKS = 64
+KEYED = 600_000  # updates with keys, more than a round gets through
 IMPORT = "import time; t = time.perf_counter(); import kanta_client; print((time.perf_counter() - t) * 1e3)"
 
 
@@ -88,22 +91,38 @@ def told(process: "subprocess.Popen[str]") -> dict[str, float]:
     return said
 
 
+def keyed(port: int, number: int) -> Any:
+    """The load with keys, made anew for each round: no key is to come twice."""
+    picks = w.picks(10_000)
+
+    def write(j: int) -> dict[str, Any]:
+        i, age = picks[j % len(picks)]
+        path, diff = "/users/" + w.uid(i), {"age": age + j}
+        return {"id": j % 64, "op": "transact", "path": path, "diff": diff, "key": f"k{number}-{j}", "a": "patch"}
+
+    messages = range(0, KEYED, TASKS)
+    frames = [w.ws_frame(json.dumps([write(first + j) for j in range(TASKS)])) for first in messages]
+    return w.Load("ws", port, frames, [w.ws_upgrade("/v1/ws", port)], per=TASKS)
+
+
 def beside(rounds: int, seconds: float) -> None:
     """Client and load generator in turn."""
     peer: Any = Peer()
     peer.start()
     try:
         peer.load(10_000)
-        load, ratios = peer.loads(10_000)["update_durable:ws_batch64"], []
-        for _ in range(rounds):
-            native = load.run(1, seconds)["rate"]
+        loads = {"without keys": peer.loads(10_000)["update_durable:ws_batch64"]}
+        ratios: dict[str, list[float]] = {"with keys": [], "without keys": []}
+        for number in range(rounds):
+            loads["with keys"] = keyed(peer.port, number)
+            rates = {name: loads[name].run(1, seconds)["rate"] for name in ratios}
             mine = told(child("update", f"http://127.0.0.1:{peer.port}", seconds))
-            ratios.append(mine["rate"] / native)
-            print(
-                f"C {native:,.0f}/s  client {mine['rate']:,.0f}/s, {mine['cpu_us']:.1f} us  {ratios[-1]:.2f}",
-                flush=True,
-            )
-        print(f"median ratio {statistics.median(ratios):.2f}")
+            for name, rate in rates.items():
+                ratios[name].append(mine["rate"] / rate)
+            native = ", ".join(f"{name} {rate:,.0f}/s ({ratios[name][-1]:.2f})" for name, rate in rates.items())
+            print(f"client {mine['rate']:,.0f}/s, {mine['cpu_us']:.1f} us; C {native}", flush=True)
+        for name, found in ratios.items():
+            print(f"median ratio to C {name} {statistics.median(found):.2f}")
     finally:
         peer.stop()
 
