@@ -11,6 +11,7 @@ from kantad.engine.filter import Filter
 from kantad.values.errors import Problem
 
 if TYPE_CHECKING:
+    from kantad.engine.interest import Node
     from kantad.engine.portions import Making
 
 
@@ -53,6 +54,7 @@ class Reader:
         "left",
         "making",
         "mark",
+        "node",
         "position",
         "sent_at",
         "served",
@@ -76,6 +78,7 @@ class Reader:
         self.filter, self.encoding, self.sink, self.position = filter, encoding, sink, position
         self.until, self.left = until, left  # the last revision, and how many changes, that were asked for
         self.whole = whole  # it takes a whole value where the history is gone
+        self.node: Node | None = None  # of its path, while it is served; None at the root
         self.mark = b""  # the cursor of the last position in the file
         self.sent_at = 0.0  # on the loop's clock
         self.finished = False
