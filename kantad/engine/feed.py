@@ -200,7 +200,7 @@ class Feeds:
             return
         elif reader.position >= self.ring.last:
             self._rest(reader)
-        elif reader.position + 1 < self.ring.first:
+        elif not reader.in_memory(self.ring.first):
             self.convoy.take(reader, stuck=False)
         else:
             self._portion(reader)

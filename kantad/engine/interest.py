@@ -54,11 +54,10 @@ class Node:
             self.since = revs[half - 1]
             del revs[:half]
 
-    def between(self, rev: int, head: int) -> range | list[int]:
+    def between(self, rev: int, head: int) -> list[int]:
         """The revisions behind one, up to another, that may have met the path: all where that is not known."""
-        if rev < self.since:
-            return range(rev + 1, head + 1)
-        return self.revs[bisect_right(self.revs, rev) : bisect_right(self.revs, head)]
+        known = self.revs[bisect_right(self.revs, rev) : bisect_right(self.revs, head)]
+        return known if rev >= self.since else [*range(rev + 1, min(self.since, head) + 1), *known]
 
 
 class Interest:

@@ -5,7 +5,7 @@ or in the file, and it is sent on when its sink has room again.
 """
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kantad.engine.filter import Filter
 from kantad.values.errors import Problem
@@ -13,6 +13,9 @@ from kantad.values.errors import Problem
 if TYPE_CHECKING:
     from kantad.engine.interest import Node
     from kantad.engine.portions import Making
+
+
+NEAR: Final = 64  # changes that are looked at, each, rather than read from the file
 
 
 class Sink(Protocol):
@@ -87,6 +90,14 @@ class Reader:
         self.asked = False  # it waits to be served
         self.served = 0  # the turn in which it was sent something
         self.making: Making | None = None  # what it waits for
+
+    def in_memory(self, first: int) -> bool:
+        """Whether it is served from the ring, which begins with this revision.
+
+        One that follows a path is so where it is known which changes met the path, or nearly: to look for them in all
+        the ring would hold up the others, while a block of the file is gone through once for all who follow paths.
+        """
+        return self.position + 1 >= first and (self.node is None or self.position + NEAR >= self.node.since)
 
     @property
     def done(self) -> bool:

@@ -162,6 +162,35 @@ async def test_a_heartbeat_of_one_who_rests_carries_the_newest_position(
     assert [event["rev"] for event in follower.events] == [8]
 
 
+@pytest.mark.parametrize("ring", [TINY, 4 << 20], ids=["file", "memory"])
+async def test_of_the_past_a_reader_of_a_path_is_shown_what_met_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch, ring: int
+) -> None:
+    engine = database.open(ring_bytes=ring)
+    put(engine, "/users", {f"u{number}": 0 for number in range(30)})
+    for number in range(1, 1501):
+        put(engine, f"/users/u{number % 30}", number)
+    await flushed(engine)
+    looked, decoded = counted(monkeypatch, engine), 0
+    diff = engine.feeds.events.diff
+
+    def noted(payload: bytes) -> Any:
+        nonlocal decoded
+        decoded += 1
+        return diff(payload)
+
+    monkeypatch.setattr(engine.feeds.events, "diff", noted)
+    followers = [Follower(engine, 1, Filter(("users", f"u{number}"))) for number in range(30)]
+    for follower in followers:
+        await follower.caught_up()
+    for number, follower in enumerate(followers):
+        assert [event["rev"] for event in follower.events] == [
+            rev for rev in range(2, 1502) if (rev - 1) % 30 == number
+        ]
+    assert sorted(looked) == list(range(2, 1502))
+    assert decoded < 2 * 1501 + 500  # each for the notes, and for whom it met; the last block may have grown
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_writes_of_one_message_reach_the_feeds_of_what_they_replace(database: Database, seed: int) -> None:
     dice = random.Random(seed)
