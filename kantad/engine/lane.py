@@ -94,9 +94,8 @@ def _write_each(
                 change = None
                 if old != value or type(old) is not type(value):
                     payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
-                    change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
-                    if interest.paths:
-                        change.met = interest.met_at(path, name)
+                    met = interest.met_at(path, name) if interest.paths else None
+                    change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before, met)
                     undo.entries.append((SET, target, name, old, None))
                     target[name] = value
         except Problem as problem:

@@ -1,10 +1,12 @@
 """Feeds of paths: woken by what meets their path and by nothing else, and nothing is missed for that."""
 
+import asyncio
 import random
 from typing import Any
 
 import pytest
 
+from kantad.engine import feed
 from kantad.engine.filter import Filter
 from kantad.engine.interest import REMEMBERED, Interest
 from kantad.engine.lane import write_all
@@ -59,7 +61,7 @@ async def test_what_was_applied_before_somebody_came_and_published_after_is_not_
     database.disk.hold()
     put(engine, "/a/n", 1)
     follower = Follower(engine, 1, Filter(("a", "n")))
-    await eventually(lambda: not engine.feeds._ready)
+    await asyncio.sleep(0)  # it is served, and rests
     put(engine, "/a/n", 2)
     database.disk.release()
     await flushed(engine)
@@ -153,9 +155,9 @@ async def test_a_heartbeat_of_one_who_rests_carries_the_newest_position(
     for number in range(6):
         put(engine, "/b", number)
         await flushed(engine)
-    follower.reader.sent_at -= 60
-    engine.feeds._tick()
-    assert [each["cursor"] for each in follower.sink.heartbeats] == [engine.written.cursor]
+    monkeypatch.setattr(feed, "HEARTBEAT", 0.0)
+    await eventually(lambda: follower.sink.heartbeats)
+    assert follower.sink.heartbeats[0]["cursor"] == engine.written.cursor
     put(engine, "/a", 1)
     await flushed(engine)
     await follower.caught_up()
