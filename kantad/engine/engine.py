@@ -268,7 +268,7 @@ class Engine:
         self.written = Visible(changes[-1].rev, changes[-1].chain)
         self.past.ring.extend(changes)
         self.backlog.wrote(changes, end)
-        self.feeds.published()
+        self.feeds.published(changes)
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
