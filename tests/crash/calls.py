@@ -15,6 +15,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT = 60.0
 LINE = re.compile(r"(\d+) +([a-z_0-9]+)\(")
+OTHERS = re.compile(r"^\d+ +(execve\(|write\([12]<)")  # the command itself, and what it prints
 WRITING = ("write", "pwrite64", "openat", "link", "linkat", "rename", "mkdir", "ftruncate", "fdatasync", "fsync")
 ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
 
@@ -44,7 +45,7 @@ def concerning(log: Path, folder: Path) -> list[Call]:
             continue  # resumed, a signal, an exit
         key = match[1], match[2]
         counts[key] = counts.get(key, 0) + 1
-        if str(folder) in line:
+        if str(folder) in line and not OTHERS.search(line):
             found.append(Call(match[2], counts[key]))
     return found
 
@@ -53,7 +54,7 @@ def tracing(log: Path, call: Call | None, what: str) -> list[str]:
     """The command that runs another, with this call injected, or with all calls on files told."""
     trace = "%file,%desc" if call is None else call.name
     inject = [] if call is None else ["-e", f"inject={call.name}:{what}:when={call.number}"]
-    return ["strace", "-f", "-qq", "-y", "-s", "9999", "-o", str(log), "-e", f"trace={trace}", *inject]
+    return ["strace", "-f", "-qq", "-y", "-s", "99", "-o", str(log), "-e", f"trace={trace}", *inject]
 
 
 def ran(folder: Path, arguments: list[str], log: Path, call: Call | None = None, what: str = "signal=KILL") -> Ended:

@@ -68,6 +68,7 @@ class TestWhatFails:
         assert (await refused(engine, "10r")).code == "unavailable"
         assert engine.broken.done()
         assert is_whole(database.path)
+        assert [is_whole(str(archive)) for archive in others(database)] == [True]  # what was cut off is nowhere else
         await engine.stop()
         again = open_engine(database.path)
         assert (again.rev, again.past.oldest) == (50, 40)
