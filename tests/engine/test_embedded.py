@@ -217,3 +217,14 @@ async def test_async_with_waits_until_it_is_on_the_disk(path: Path) -> None:
         assert not task.done()
         disk.release()
         await task
+
+
+async def test_a_flush_is_on_the_disk(path: Path, form: str) -> None:
+    disk = LeverDisk()
+    async with Engine(path, Data, disk=disk, format=form, ack="written", flush_interval=60) as engine:
+        with engine.transaction("one") as data:
+            data.most = 1
+        assert disk.synced < path.stat().st_size or b"one" not in path.read_bytes()
+        await engine.flush()
+        assert b"one" in path.read_bytes()
+        assert disk.synced == path.stat().st_size
