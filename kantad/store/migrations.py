@@ -22,7 +22,7 @@ from kantad.store.recovery import Recovered, recover
 from kantad.values.codec import Codec
 from kantad.values.content import check, copied
 from kantad.values.diff import SAME, difference
-from kantad.values.errors import Problem
+from kantad.values.errors import RAISED, Problem
 from kantad.values.kinds import Unsupported
 from kantad.values.moment import datetime_of
 from kantad.values.normal import plain
@@ -155,7 +155,7 @@ class Upgrade:
             check(after, DEEPEST, self.native)
         except Problem as problem:
             raise Failed(f"{_title(step)} made what cannot be stored{_where(problem)}: {problem.detail}") from problem
-        except Exception as error:
+        except RAISED as error:
             raise Failed(f"{_title(step)} failed: {type(error).__name__}: {error}") from error
         diff = difference(before, after)
         diff = {} if diff is SAME else diff

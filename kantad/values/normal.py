@@ -13,7 +13,7 @@ from msgspec import NODEFAULT, ValidationError, convert, to_builtins
 
 from kantad.values.blame import blame, dict_of, refusal
 from kantad.values.content import MISSING, check, encode_json, same
-from kantad.values.errors import Problem
+from kantad.values.errors import RAISED, Problem
 from kantad.values.kinds import Compiler, Kind, Member
 
 DEEPEST: Final = 256  # levels of a value that defaults were filled into; a request's own are bounded before
@@ -43,7 +43,7 @@ class NormalForm:
             return self.stored(kind, kind.typed(value))
         except ValidationError as error:
             raise blame(kind, value, error) from None
-        except Exception as error:  # a `__post_init__` may raise what it likes
+        except RAISED as error:  # a `__post_init__` may raise what it likes
             raise refusal(f"{type(error).__name__}: {error}") from None
 
     def check(self, made: Any) -> None:
