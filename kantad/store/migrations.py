@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from kantad.store.log import Log
+from kantad.store.log import Broken, Log
 from kantad.store.recovery import Recovered, recover
 from kantad.values.codec import Codec
 from kantad.values.content import check, copied
@@ -239,8 +239,11 @@ def _upgrade(
     needed = Upgrade(found, log.codec, log.path, micros, schema, steps, watch, initial)
     if needed.done:
         log.append_together(list(needed.payloads(log.codec, found.rev, found.chain)))
-        with log.buffer() as buffer:  # the log is the only truth
-            now = recover(buffer, log.size, log.framing, log.codec)
+        try:
+            with log.buffer() as buffer:  # the log is the only truth
+                now = recover(buffer, log.size, log.framing, log.codec)
+        except OSError as error:
+            raise Broken(f"{log.path} was migrated, but could not be read back: {error.strerror}") from error
         now.warnings = list(dict.fromkeys(found.warnings + now.warnings))
         vars(found).update(vars(now))
     found.v = needed.version
