@@ -185,7 +185,7 @@ class Engine(Generic[T]):
     # -- writing
 
     def transaction(self, action: str, *, user: str | None = None) -> Transaction[T]:
-        """A context manager that gives `data` to change; see `Transaction`.
+        """A context manager that gives `data` to change; see `Transaction`. Raises `Problem` for a wrong label.
 
         Entering raises `NestedTransaction`, and `ConsistencyViolation` where one was found. Leaving raises `Problem`
         where the value does not fit the type, a validator refuses it or too much waits for the disk, and

@@ -125,7 +125,7 @@ class Upgrade:
         initial: dict[str, Any] | None = None,
     ) -> None:
         self.state, self.version = found.state, found.v
-        self.native, self.watch = codec.foreign, watch
+        self.native, self.encode, self.watch = codec.foreign, codec.encode, watch
         self.micros = max(micros, found.micros)
         self.done: list[Done] = []
         if schema is not None:
@@ -153,6 +153,7 @@ class Upgrade:
                 raise TypeError("it returns something; a migration changes the given dict in place")
             after = self._plain(after)
             check(after, DEEPEST, self.native)
+            self.encode(after)  # text may hold what UTF-8 has no form for
         except Problem as problem:
             raise Failed(f"{_title(step)} made what cannot be stored{_where(problem)}: {problem.detail}") from problem
         except RAISED as error:

@@ -158,9 +158,14 @@ def exits(d: dict[str, Any]) -> None:
     raise SystemExit(3)
 
 
+def makes_half_a_character(d: dict[str, Any]) -> None:
+    d["x"] = {"\ud800": 1}
+
+
 REFUSED: list[tuple[Migrations, str]] = [
     (steps(rename, raises), "migrate_v2 (raises) failed: ValueError: no"),
     (steps(exits), "migrate_v1 (exits) failed: SystemExit: 3"),
+    (steps(makes_half_a_character), "migrate_v1 (makes_half_a_character) failed: UnicodeEncodeError"),
     (steps(replaces), "migrate_v1 (replaces) failed: TypeError: it returns something"),
     (steps(rename, makes_a_set), "migrate_v2 (makes_a_set) failed: TypeError"),
     (steps(makes_too_much), "migrate_v1 (makes_too_much) made what cannot be stored at /x/y: an integer"),
