@@ -101,7 +101,8 @@ class Engine(Generic[T]):
         own, passed = self._own, ("format", "ack", "flush_interval", "readonly", "disk", "clock")
         more: dict[str, Any] = {name: value for name, value in self._options.items() if name in passed}
         initial = None if own is None or self._schema is None else self._schema.form.stored(self._schema.kind, own)
-        core = open_engine(self._filename, schema=self._schema, migrations=self._migrations, initial=initial, **more)
+        more |= {"schema": self._schema, "migrations": self._migrations, "initial": initial, "typed": True}
+        core = open_engine(self._filename, **more)
         try:
             self._live = Live(core, own)
         except BaseException:

@@ -14,7 +14,7 @@ from kantad.engine.proposal import Ack
 from kantad.engine.ring import RING_BYTES
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import open_log, open_readonly
-from kantad.store.migrations import Migrations, upgrade
+from kantad.store.migrations import Failed, Migrations, behind, upgrade
 from kantad.values.moment import now_micros
 from kantad.values.schema import Schema
 
@@ -35,17 +35,24 @@ def open_engine(
     migrations: Migrations | None = None,
     initial: dict[str, Any] | None = None,
     readonly: bool = False,
+    typed: bool = False,
     own_process: bool = False,
 ) -> Engine:
     """Open (or create) a database file, and bring it to the schema's type and the migrations' version.
 
     A new file begins with `initial`, where it is given. With `readonly` it is neither created, nor locked, nor
-    changed. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
+    changed; what is not of the type or the version is refused with `typed`, and shown as it is, with a warning,
+    without. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
     `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
     """
     with loading() if own_process else nullcontext():
         if readonly:
             log, found = open_readonly(path, format, disk or RealDisk())
+            if why := behind(found, log.codec, log.path, clock(), schema, migrations):
+                if typed:
+                    log.close()
+                    raise Failed(why)
+                found.warnings.append(f"{why}: it is served as it is")
         else:
             log, found = open_log(path, format, disk or RealDisk(), clock())
             upgrade(log, found, clock(), schema, migrations, initial=initial)

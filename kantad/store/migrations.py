@@ -202,6 +202,26 @@ class Upgrade:
             yield payload
 
 
+def behind(
+    found: Recovered, codec: Codec, path: str, micros: int, schema: Schema | None, steps: Migrations | None
+) -> str:
+    """Why a file that is only read, so that nothing brings it on, is not what the code is for; empty where it is.
+
+    Defaults that it lacks and members that the type does not have do not matter.
+    """
+    if found.rev == 0 and not found.state:
+        return ""
+    try:
+        if steps is not None and steps.after(found.v):
+            return (
+                f"the file is of version {found.v}, the code of {steps.newest}, and what is only read is not migrated"
+            )
+        Upgrade(found, codec, path, micros, schema, None)
+    except Failed as error:
+        return str(error)
+    return ""
+
+
 def upgrade(
     log: Log,
     found: Recovered,

@@ -15,7 +15,7 @@ from kantad.engine import Engine, Failed
 from kantad.tools import check, convert, migrate
 from tests.engine.embedded_kit import held
 from tests.golden.example import steps
-from tests.golden.example.make import After, User
+from tests.golden.example.make import After, Before, User
 from tests.tools.kit import command
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "example"
@@ -108,3 +108,17 @@ async def test_a_file_that_kanta_0_1_began_goes_on_to_kanta_0_9_when_it_was_conv
             theirs.users[UUID(int=9)] = User("Dave")
     async with Engine(converted, After, migrations=steps, consistency="whole") as engine:
         assert engine.data.users[UUID(int=9)] == User("Dave")
+
+
+async def test_what_would_have_to_be_migrated_is_not_read_as_if_it_had_been(path: Path, version: str) -> None:
+    shutil.copy(GOLDEN / f"before.{version}.kantadb", path)
+    with pytest.raises(Failed, match="of version 0, the code of 1"):
+        await Engine(path, After, migrations=steps, readonly=True).open()
+
+    class Wrong(After):
+        people: int = 0
+
+    with pytest.raises(Failed, match="/people"):
+        await Engine(path, Wrong, readonly=True).open()
+    async with Engine(path, Before, readonly=True) as engine:
+        assert len(engine.data.people) == 3
