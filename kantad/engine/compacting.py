@@ -239,8 +239,8 @@ class Compaction:
         is nowhere else.
         """
         log = self.engine.log
-        remove_leftovers(log.disk, log.path)
-        with contextlib.suppress(OSError, Broken):
+        with contextlib.suppress(OSError, Broken):  # the folder may be gone
+            remove_leftovers(log.disk, log.path)
             log.check_path()
             if report.is_new:
                 log.disk.unlink(report.archive)

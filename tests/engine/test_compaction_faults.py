@@ -35,6 +35,19 @@ class TestWhatFails:
             await self.unchanged(database, engine)
         assert engine.compaction.status()["trouble"]
 
+    async def test_a_folder_that_is_moved_away_and_back(self, tmp_path: Path) -> None:
+        here, away = tmp_path / "here", tmp_path / "away"
+        here.mkdir()
+        database = Database(str(here / "data.kantadb"))
+        engine = database.open()
+        await filled(engine, 50)
+        here.rename(away)
+        assert (await refused(engine, "10r")).code == "unavailable"
+        away.rename(here)
+        await self.unchanged(database, engine)
+        assert (await compacted(engine, "10r")).oldest == 41
+        await database.stop()
+
     @pytest.mark.parametrize("call", ["open", "write", "sync", "lock", "rename"])
     async def test_a_system_call_before_the_rename_is_done(self, database: Database, call: str) -> None:
         disk = SwapFaults()
