@@ -4,6 +4,7 @@ For the process, for tests, and for who embeds the engine. Nothing is served bef
 """
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -13,8 +14,9 @@ from kantad.engine.memory import loading
 from kantad.engine.proposal import Ack
 from kantad.engine.ring import RING_BYTES
 from kantad.store.disk import Disk, RealDisk
-from kantad.store.log import open_log, open_readonly
-from kantad.store.migrations import Failed, Migrations, behind, upgrade
+from kantad.store.log import new_file, open_log, open_readonly
+from kantad.store.migrations import Failed, Migrations, Upgrade, behind, upgrade
+from kantad.store.recovery import Recovered
 from kantad.values.moment import now_micros
 from kantad.values.schema import Schema
 
@@ -54,6 +56,8 @@ def open_engine(
                     raise Failed(why)
                 found.warnings.append(f"{why}: it is served as it is")
         else:
+            if not os.path.exists(path):  # none is made that could not begin as the type has it
+                Upgrade(Recovered(), new_file(format or "json")[1], path, clock(), schema, migrations, initial=initial)
             log, found = open_log(path, format, disk or RealDisk(), clock())
             upgrade(log, found, clock(), schema, migrations, initial=initial)
         for warning in found.warnings:
