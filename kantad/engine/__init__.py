@@ -4,6 +4,7 @@
 """
 
 from kantad.engine.changes import Change, Changes
+from kantad.engine.compacting import Compacted
 from kantad.engine.embedded import Engine
 from kantad.engine.live import ConsistencyViolation
 from kantad.engine.transaction import NestedTransaction, Transaction
@@ -17,6 +18,7 @@ __all__ = [
     "Change",
     "Changes",
     "CodeError",
+    "Compacted",
     "ConsistencyViolation",
     "Damaged",
     "Engine",

@@ -233,12 +233,17 @@ class Compaction:
         return done
 
     def _clear(self, report: Report) -> None:
-        """Remove what was made in vain; the process that made it has ended."""
-        disk = self.engine.log.disk
-        remove_leftovers(disk, self.engine.log.path)
-        if report.is_new:
-            with contextlib.suppress(OSError):
-                disk.unlink(report.archive)
+        """Remove what was made in vain; the process that made it has ended.
+
+        The archive stays where the new file is in its place, though the disk failed behind that: what was cut off
+        is nowhere else.
+        """
+        log = self.engine.log
+        with contextlib.suppress(OSError, Broken):  # the folder may be gone
+            remove_leftovers(log.disk, log.path)
+            log.check_path()
+            if report.is_new:
+                log.disk.unlink(report.archive)
 
     # -- by itself
 

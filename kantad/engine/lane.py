@@ -93,6 +93,7 @@ def _write_each(
                 target, name, old, value = member
                 change = None
                 if old != value or type(old) is not type(value):
+                    patch = patch if value is patch[name] else {name: value}
                     payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
                     met = interest.met_at(path, name) if interest.paths else None
                     change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before, met)

@@ -155,7 +155,10 @@ class Rewriting:
     def begin(
         cls, disk: Disk, path: str, old: Old, walk: Walk, kept: Kept | None, model: os.stat_result
     ) -> "Rewriting":
-        """Write the snapshot of the cut, where `walk` stands, to a new file at `path`, owned as `model` is."""
+        """Write the snapshot of the cut, where `walk` stands, to a new file at `path`, owned as `model` is.
+
+        Raises OSError, and then there is no new file.
+        """
         replayer = walk.replayer
         payload = old.codec.snapshot(
             replayer.micros, replayer.state, replayer.rev, replayer.chain, v=replayer.v, m=replayer.m, kept=kept
@@ -171,7 +174,7 @@ class Rewriting:
             done.size = 0
             made.write(head)
         except BaseException:
-            disk.close(fd)
+            discard(disk, path, fd)
             raise
         done.start = done.size
         return made
@@ -239,11 +242,16 @@ def create(disk: Disk, path: str, model: os.stat_result) -> int:
     try:
         make_alike(disk, model, fd)
     except BaseException:
-        disk.close(fd)
-        with contextlib.suppress(OSError):
-            disk.unlink(path)
+        discard(disk, path, fd)
         raise
     return fd
+
+
+def discard(disk: Disk, path: str, fd: int) -> None:
+    """Close a file that came to nothing, and remove it if that can be done."""
+    disk.close(fd)
+    with contextlib.suppress(OSError):
+        disk.unlink(path)
 
 
 def rewrite(disk: Disk, path: str, old: Old, cut: int, newest: tuple[int, bytes], model: os.stat_result) -> Rewriting:
@@ -260,9 +268,7 @@ def rewrite(disk: Disk, path: str, old: Old, cut: int, newest: tuple[int, bytes]
         if foreign and old.is_ambiguous(cut):
             raise Ambiguous
     except BaseException:
-        made.close()
-        with contextlib.suppress(OSError):
-            disk.unlink(path)
+        discard(disk, path, made.fd)
         raise
     return made
 

@@ -48,7 +48,7 @@ class Replayer:
         self.micros = 0
         self.batch = 0  # where the last batch begins
         self.hashed = 0
-        self.unverified = 0
+        self.unverified = self.unchained = 0  # records without `h`: behind one that has it, before all of those
         self.behind_hashed = False
         self.doubled = 0
         self.seen = Sign.NONE
@@ -172,6 +172,8 @@ class Replayer:
         if self.behind_hashed:
             self.unverified += 1
             self.warnings.append(f"byte {place}: a record that another program wrote is not verified")
+        else:
+            self.unchained += 1
         shown = signs(record.diff, self.state)
         self.seen |= shown
         if shown & Sign.A:

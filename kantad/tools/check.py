@@ -18,6 +18,9 @@ from kantad.values.record import cursor
 
 WHOLE, TORN, DAMAGED = 0, 1, 65
 MOST_WARNINGS: Final = 20
+UNCHAINED: Final = (
+    "{} of another program, from before the hash chain begins: that nothing there was altered is not proven"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +59,12 @@ def report(name: str, verified: Verified, size: int, format: str, out: TextIO) -
     changes = walk.changes - replayer.doubled
     print(
         f"{name}: {format}, {size} bytes; {_count(changes, 'change')} and {_count(walk.snapshots, 'snapshot')}{until}, "
-        f"{replayer.unverified} unverified, revisions {walk.oldest} to {replayer.rev}, "
+        f"{replayer.unverified + replayer.unchained} unverified, revisions {walk.oldest} to {replayer.rev}, "
         f"cursor {cursor(replayer.rev, replayer.chain)}",
         file=out,
     )
+    if replayer.unchained:
+        print("warning: " + UNCHAINED.format(_count(replayer.unchained, "record")), file=out)
     for warning in verified.warnings[:MOST_WARNINGS]:
         print(f"warning: {escaped(warning)}", file=out)
     if len(verified.warnings) > MOST_WARNINGS:

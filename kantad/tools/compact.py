@@ -11,7 +11,6 @@ or is full; 75: locked.
 
 import argparse
 import contextlib
-import errno
 import os
 from typing import Final, TextIO
 
@@ -59,8 +58,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     disk = disk or RealDisk()
     path, name = os.path.realpath(args.file), escaped(args.file)
     try:
-        if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        disk.stat(path)  # a file that is not there is none to compact
         log, found = open_log(path, None, disk, now_micros())
         for warning in found.warnings:
             print(f"warning: {escaped(warning)}", file=err)

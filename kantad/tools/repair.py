@@ -23,7 +23,7 @@ from typing import Any, Final, TextIO
 from kantad.logs import escaped
 from kantad.store.adoption import Adoption
 from kantad.store.behind import Behind, count_behind
-from kantad.store.disk import Disk, RealDisk, make_alike, place
+from kantad.store.disk import Disk, RealDisk, make_alike, place, remove_leftovers
 from kantad.store.log import Locked, NotOurs, first_frame, format_of, mapped, open_existing
 from kantad.store.verify import Verified, Walk, verify
 from kantad.tools.refusals import BROKEN, refused
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
         if fd is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
+            remove_leftovers(disk, path)
             return _repair(path, name, fd, args.adopt, disk, out)
         finally:
             disk.close(fd)

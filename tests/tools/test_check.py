@@ -135,3 +135,17 @@ def test_golden_files_are_whole(format: str) -> None:
     assert parts(format)
     for path in golden.glob(f"*.{format}.kantadb"):
         assert command(check, path).status == 0
+
+
+def test_what_stands_before_the_chain_is_not_passed_off_as_verified(tmp_path: Path) -> None:
+    for format in FORMATS:
+        log = Maker(format)
+        if format == "msgpack":
+            log.data[:] = log.data[:4]  # a file of kanta's has no snapshot at its start
+        log.foreign({"a": 1})
+        log.foreign({"b": 2})
+        ran = command(check, stored(tmp_path, log))
+        assert (ran.status, "2 unverified" in ran.out) == (0, True)
+        assert "2 records of another program, from before the hash chain begins" in ran.out
+        log.change({"c": 3})
+        assert "2 unverified" in command(check, stored(tmp_path, log)).out
