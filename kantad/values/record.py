@@ -66,6 +66,7 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
     k: int = 0
     h: ChainText | None = None
     s: str | None = None
+    at: int | None = None  # of one beside the log: where the last change in it stands there
 
 
 class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -75,6 +76,7 @@ class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
     k: int = 0
     h: ChainText | None = None
     s: str | None = None
+    at: int | None = None
 
 
 class Kept(msgspec.Struct):
