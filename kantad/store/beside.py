@@ -16,7 +16,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from kantad.store.disk import Disk, make_alike, write_all
@@ -185,11 +185,17 @@ def frame_of(picture: Picture, framing: Framing, codec: Codec) -> tuple[bytes, b
     return head, framing.frame(payload, framing.header, True)
 
 
-def write(disk: Disk, path: str, parts: tuple[bytes, bytes], model: os.stat_result, gently: bool = False) -> str:
+def write(
+    disk: Disk,
+    path: str,
+    parts: tuple[bytes, bytes],
+    model: os.stat_result,
+    pace: Callable[[], None] | None = None,
+) -> str:
     """Write a file beside `path` under its temporary name, synced, with the owner and mode of another.
 
-    `gently` in parts that are synced one by one. Returns the name. Raises OSError, and then there is none; and
-    where the file that it is to replace is none of ours.
+    `pace` is called before each MiB, which is synced by itself then. Returns the name. Raises OSError, and what
+    `pace` raises, and then there is no file.
     """
     name = temporary_name(path)
     with contextlib.suppress(FileNotFoundError):
@@ -198,9 +204,11 @@ def write(disk: Disk, path: str, parts: tuple[bytes, bytes], model: os.stat_resu
     try:
         try:
             make_alike(disk, model, fd)
-            for piece in _pieces(parts, PART if gently else len(parts[1]) or 1):
+            for piece in _pieces(parts):
+                if pace is not None:
+                    pace()
                 write_all(disk, fd, piece)
-                if gently:
+                if pace is not None:
                     disk.sync(fd)
             disk.sync(fd)
         finally:
@@ -212,12 +220,12 @@ def write(disk: Disk, path: str, parts: tuple[bytes, bytes], model: os.stat_resu
     return name
 
 
-def _pieces(parts: tuple[bytes, bytes], size: int) -> Iterator[bytes | memoryview]:
+def _pieces(parts: tuple[bytes, bytes]) -> Iterator[bytes | memoryview]:
     if parts[0]:
         yield parts[0]
     with memoryview(parts[1]) as view:
-        for start in range(0, len(view), size):
-            with view[start : start + size] as piece:
+        for start in range(0, len(view), PART):
+            with view[start : start + PART] as piece:
                 yield piece
 
 

@@ -16,6 +16,7 @@ import os
 from typing import Final, TextIO
 
 from kantad.logs import escaped
+from kantad.store.beside import remove
 from kantad.store.compaction import (
     Ambiguous,
     Old,
@@ -96,6 +97,7 @@ def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name
                     keep_archive(disk, log.path, archive, buffer, made.done, model)
                     new = True
             swap_in(disk, temporary, log.path, made.fd)
+            remove(disk, log.path)  # the snapshot beside the old one
         except OSError:
             for file in (temporary, archive) if new else (temporary,):
                 with contextlib.suppress(OSError):

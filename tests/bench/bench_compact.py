@@ -28,8 +28,8 @@ from kantad.values.retention import retention
 WRITERS = 4
 
 
-def make(path: Path, objects: int, updates: int, format: str) -> None:
-    """A log with a snapshot at its end."""
+def make(path: Path, objects: int, updates: int, format: str, snapshot: bool = True) -> None:
+    """A log, with a snapshot at its end."""
     framing, codec = new_file(format)
     micros, chain, rev, size = now_micros() - 10_000_000_000, CHAIN_START, 0, framing.header
     state: dict[str, dict[str, object]] = {}
@@ -42,8 +42,8 @@ def make(path: Path, objects: int, updates: int, format: str) -> None:
             payload, chain = codec.change(micros + number, "put", {key: value}, chain)
             size += file.write(framing.frame(payload, size))
             rev += 1
-        payload = codec.snapshot(micros + rev, state, rev, chain)
-        file.write(framing.frame(payload, size, True))
+        if snapshot:
+            file.write(framing.frame(codec.snapshot(micros + rev, state, rev, chain), size, True))
 
 
 class Watch:
