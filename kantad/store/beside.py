@@ -24,6 +24,7 @@ from kantad.store.recovery import Recovered, Start, recover
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Frame, Framing
+from kantad.values.moment import micros_of
 from kantad.values.record import DECODE_ERRORS, Snapshot, SnapshotHead
 
 PART: Final = 1 << 20  # bytes written, and synced, at once: a long sync would hold up other files' syncs
@@ -89,10 +90,15 @@ def read(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> St
 
 
 class Known(NamedTuple):
-    """What is told of the snapshot beside a file: the revision, and the place behind it in the log."""
+    """A snapshot: its revision, the time of that in microseconds, where the log is read on from it.
+
+    With `chain`, the chain value there, it stands beside the file; else at that place.
+    """
 
     rev: int
+    micros: int
     place: int
+    chain: bytes | None = None
 
 
 def known(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Known | None:
@@ -102,7 +108,8 @@ def known(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> K
         if payload is None:
             return None
         head = _whole(payload, codec, SnapshotHead)
-        return Known(head.r, _placed(head, buffer, end, framing, codec)[1])
+        place = _placed(head, buffer, end, framing, codec)[1]
+        return Known(head.r, micros_of(head.ts), place, bytes.fromhex(head.h))
     except Unusable:
         return None
 

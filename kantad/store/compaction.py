@@ -80,8 +80,11 @@ def temporary_name(path: str) -> str:
 class Old:
     """A log that is to be compacted: the first `end` bytes of it, mapped."""
 
-    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int) -> None:
+    def __init__(
+        self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int, path: str | None = None
+    ) -> None:
         self.buffer, self.end, self.framing, self.codec, self.oldest = buffer, end, framing, codec, oldest
+        self.path = path  # of the file, beside which there may be a snapshot
 
     def cut(self, retain: Retention, newest: int, now: int) -> int:
         """The revision to cut at, not older than the oldest; raises `Unreadable`. `now` in microseconds."""
@@ -107,7 +110,7 @@ class Old:
         return walk
 
     def _retrace(self) -> Retrace:
-        return Retrace(self.buffer, self.end, self.framing, self.codec, self.oldest)
+        return Retrace(self.buffer, self.end, self.framing, self.codec, self.oldest, self.path)
 
     def _is_ours(self, frame: Frame) -> bool:
         """Whether a snapshot right behind the cut says what the new one will; kanta's may differ from the replay."""

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
 def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name: str, out: TextIO) -> int:
     disk, size = log.disk, log.size
     with log.buffer() as buffer:
-        old = Old(buffer, size, log.framing, log.codec, found.oldest)
+        old = Old(buffer, size, log.framing, log.codec, found.oldest, log.path)
         cut = old.cut(retain, found.rev, now_micros())
         if cut <= found.oldest:
             print(f"{name}: nothing is older: revisions {found.oldest} to {found.rev} stay", file=out)

@@ -47,7 +47,7 @@ class Work:
         order = self.order
         with mapped(self.fd, order.end) as buffer:
             framing, codec = format_of(buffer[:16], None)
-            old = Old(buffer, order.end, framing, codec, order.oldest)
+            old = Old(buffer, order.end, framing, codec, order.oldest, order.file)
             cut = old.cut(retention(order.retain), order.rev, order.now)
             if cut <= order.oldest:
                 return Report("nothing")

@@ -72,6 +72,7 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
 class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A snapshot record without its state."""
 
+    ts: Any = None
     r: int = 0
     k: int = 0
     h: ChainText | None = None

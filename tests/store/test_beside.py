@@ -1,6 +1,7 @@
 """The snapshot beside the file: it is used where it is of the log, and what it is has no say in what a file holds."""
 
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from kantad.store.beside import Picture, Unusable, beside, frame_of, known, put, read, recover_from, remove, write
 from kantad.store.disk import RealDisk
+from kantad.store.history import Unreadable
 from kantad.store.log import format_of, open_log, open_readonly, reading
 from kantad.store.recovery import Recovered, recover
+from kantad.store.retrace import Retrace
 from kantad.values.content import encode_json
 from kantad.values.errors import Damaged
-from tests.store.logs import FORMATS, Maker, every_kind
+from tests.store.logs import FORMATS, T0, Maker, every_kind
 
 DISK = RealDisk()
 
@@ -244,7 +247,9 @@ def test_what_is_known_of_it_without_reading_its_state(log: Maker, path: Path) -
         assert known(str(path), buffer, size, framing, codec) is None
         assert read(str(path), buffer, size, framing, codec) is None
         content = put_beside(path, bytes(log.data))
-        assert known(str(path), buffer, size, framing, codec) == (log.rev, after(log, log.rev))
+        assert known(str(path), buffer, size, framing, codec) == (
+            *(log.rev, log.micros, after(log, log.rev), log.chain),
+        )
         Path(beside(str(path))).write_bytes(content[:-1])
         assert known(str(path), buffer, size, framing, codec) is None
         with pytest.raises(Unusable):
@@ -289,3 +294,45 @@ def test_a_start_with_it_and_one_without_are_the_same(
             found_in(path, aside=False)
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_past_is_the_same_whether_or_not_it_is_read_on_from_there(tmp_path: Path, format: str) -> None:
+    log = a_log(format)
+    for number in range(30):
+        log.change({"deep": {"er": {str(number % 7): number}}})
+    log.foreign({"by": {"hand": "$x"}})
+    log.change({"end": 1})
+    path = tmp_path / "data.kantadb"
+    path.write_bytes(log.data)
+    states = {point.rev: encode_json(point.state) for point in log.points}
+    chance = random.Random(7)
+    used = 0
+    for rev in range(1, log.rev - 1):
+        put_beside(path, bytes(log.data[: after(log, rev)]))
+        retrace = Retrace(bytes(log.data), len(log.data), log.framing, log.codec, 0, str(path))
+        retrace.far = retrace.near = 0
+        for wanted in chance.sample(range(log.rev + 1), 12):
+            for _ in retrace.steps(wanted):
+                pass
+            assert encode_json(retrace.state) == states[wanted]
+            used += retrace.beside == rev
+        times = {point.rev: T0 + 7 * point.rev for point in log.points if point.rev < log.rev - 1}
+        for wanted in chance.sample(sorted(times), 5):
+            assert [0, *retrace.moments(times[wanted])][-1] == wanted
+    assert used > 50
+
+
+def test_the_past_is_read_across_damage_that_stands_before_it(log: Maker, path: Path) -> None:
+    data = bytearray(log.data)
+    data[after(log, last_in_file(log) + 2) - 3] ^= 1
+    put_beside(path, bytes(log.data[: after(log, log.rev - 2)]))
+    for aside in (None, str(path)):
+        retrace = Retrace(bytes(data), len(data), log.framing, log.codec, 0, aside)
+        retrace.far = 0
+        if aside is None:
+            with pytest.raises(Unreadable):
+                list(retrace.steps(log.rev))
+        else:
+            list(retrace.steps(log.rev))
+            assert encode_json(retrace.state) == encode_json(log.state)
