@@ -80,9 +80,10 @@ class Snapshots:
 
     def in_file(self) -> bool:
         """Whether the next one goes into the file."""
-        engine = self.engine
-        is_small = self.bytes + engine.log.size - self.place <= self.small
-        return is_small or self.unsettled or engine.durable_last < 0
+        return self._is_small() or self.unsettled or self.engine.durable_last < 0
+
+    def _is_small(self) -> bool:
+        return self.bytes + self.engine.log.size - self.place <= self.small
 
     # -- in the file: for the committer
 
@@ -133,6 +134,8 @@ class Snapshots:
 
         Raises `Problem`. It is made where who asked does not wait any more, too.
         """
+        if self.last is not None and not self._is_small() and self._holds(self.engine.rev):
+            return self.last
         if self.in_file():
             return await self._write_in_file()
         if self.running is not None:  # begun before this was asked for: what it holds may be older
@@ -180,9 +183,9 @@ class Snapshots:
         except OSError as error:
             logger.warning("no snapshot was written: %s", error.strerror or error)
 
-    def _holds(self, at: Visible) -> bool:
+    def _holds(self, rev: int) -> bool:
         """Whether the last one is of this revision, and still there."""
-        is_of = self.last is not None and self.last[0].rev == at.rev
+        is_of = self.last is not None and self.last[0].rev == rev
         return is_of and not (self.is_beside and not os.path.exists(beside(self.engine.log.path)))
 
     def _begin(self, asked: bool) -> "asyncio.Task[tuple[Visible, int]]":
@@ -211,7 +214,7 @@ class Snapshots:
         async with engine.replaying:
             await engine.settled("durable", engine.rev)
             at, last = engine.durable, self.last
-            if last is not None and (self._holds(at) or not (asked or self._grown())):
+            if last is not None and (self._holds(at.rev) or not (asked or self._grown())):
                 return last
             if self.in_file():
                 return await self._write_in_file()
