@@ -2,8 +2,8 @@
 
 A log of so many changes, each of which adds an object, then as many updates as asked. It is opened without any
 snapshot; four writers put one value after another, each waiting for its sync, while a timer looks every millisecond how
-late it is: for a while before, for a first snapshot, for one that begins with the first, and for a while after. Then
-it is opened with the snapshot beside it. Nothing is judged.
+late it is: for a while before, for a first snapshot, for one that begins with the first, for a compaction that keeps a
+million changes, for a third, and for a while after. Then it is opened with the snapshot beside it. Nothing is judged.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from kantad.engine.engine import Engine
 from kantad.engine.memory import return_large_blocks
 from kantad.engine.opening import open_engine
 from kantad.store.beside import beside
+from kantad.values.retention import retention
 from tests.bench.bench_compact import WRITERS, Watch, make
 
 
@@ -44,7 +45,7 @@ async def largest_child(found: dict[str, int]) -> None:
 
 
 async def run(path: Path, pause: float) -> None:
-    """Open, measure, make two, measure, open again."""
+    """Open, and measure before, meanwhile and after."""
     engine = opened(path, "without a snapshot")
     watch, keys, memory = Watch(), list(engine.root)[:10_000], dict[str, int]()
     tasks = [asyncio.create_task(watch.write(engine, keys)) for _ in range(WRITERS)]
@@ -57,6 +58,12 @@ async def run(path: Path, pause: float) -> None:
         at, size = await engine.snapshot()
         watch.told(name, time.perf_counter() - begun)
         print(f"revision {at.rev}: {size >> 20} MiB; the process had at most {memory['most'] >> 10} MiB")
+    begun = time.perf_counter()
+    await engine.compaction.compact(retention("1000000r"), archive=False)
+    watch.told("compacting", time.perf_counter() - begun)
+    begun = time.perf_counter()
+    await engine.snapshot()
+    watch.told("the third", time.perf_counter() - begun)
     await asyncio.sleep(pause)
     watch.told("after", pause)
     for task in tasks:
