@@ -27,7 +27,7 @@ from kantad.engine.worker import Worker
 from kantad.store.beside import Picture, beside, frame_of, put, refuse_to_replace, write
 from kantad.store.compaction import Rewritten
 from kantad.store.disk import remove_leftovers
-from kantad.store.history import Anchor
+from kantad.store.history import Anchor, KeyedChange, packed
 from kantad.store.log import FULL
 from kantad.store.question import message
 from kantad.store.recovery import Recovered
@@ -175,7 +175,9 @@ class Snapshots:
         """Nobody is served any more, so the state may be encoded here."""
         engine, log = self.engine, self.engine.log
         at = engine.durable
-        picture = Picture(engine.root, at.rev, at.chain, engine.micros, engine.v, engine.m, engine.durable_last)
+        seen = engine.window.changes
+        window = packed([KeyedChange(key, s.q, s.rev, s.chain, s.micros, s.outline) for key, s in seen.items()])
+        picture = Picture(engine.root, at.rev, at.chain, engine.micros, engine.v, engine.m, engine.durable_last, window)
         try:
             refuse_to_replace(log.path)
             parts = frame_of(picture, log.framing, log.codec)

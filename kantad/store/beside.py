@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from kantad.store.disk import Disk, make_alike, write_all
-from kantad.store.recovery import Recovered, Start, recover
+from kantad.store.recovery import Recovered, recover
+from kantad.store.replay import Start
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Frame, Framing
 from kantad.values.moment import micros_of
-from kantad.values.record import DECODE_ERRORS, Snapshot, SnapshotHead
+from kantad.values.record import DECODE_ERRORS, Kept, SnapshotBeside, SnapshotHead
 
 PART: Final = 1 << 20  # bytes written, and synced, at once: a long sync would hold up other files' syncs
 _BEGINNING = re.compile(rb'SNAPSHOT \{"at":|(....)\1.{12}[\x80-\x8f]\xa2at', re.DOTALL)
@@ -84,7 +85,7 @@ def read(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> St
     payload = _payload(path, framing)
     if payload is None:
         return None
-    snapshot = _whole(payload, codec, Snapshot)
+    snapshot = _whole(payload, codec, SnapshotBeside)
     last, place = _placed(snapshot, buffer, end, framing, codec)
     return Start(snapshot, last, place, len(payload))
 
@@ -136,7 +137,7 @@ def _payload(path: str, framing: Framing) -> bytes | None:
 
 def _whole(payload: bytes, codec: Codec, kind: type[Any]) -> Any:
     try:
-        snapshot: Snapshot | SnapshotHead = codec.decode(payload, kind)
+        snapshot: SnapshotBeside | SnapshotHead = codec.decode(payload, kind)
     except DECODE_ERRORS:
         raise Unusable("it does not decode") from None
     if snapshot.h is None or snapshot.s is None or not is_whole_snapshot(codec, payload, snapshot):
@@ -144,7 +145,9 @@ def _whole(payload: bytes, codec: Codec, kind: type[Any]) -> Any:
     return snapshot
 
 
-def _placed(head: Snapshot | SnapshotHead, buffer: Any, end: int, framing: Framing, codec: Codec) -> tuple[int, int]:
+def _placed(
+    head: SnapshotBeside | SnapshotHead, buffer: Any, end: int, framing: Framing, codec: Codec
+) -> tuple[int, int]:
     """Where the last change in it begins and ends in the log."""
     at = head.at
     if at is None or not framing.header <= at < end:
@@ -169,7 +172,7 @@ def says(codec: Codec, frame: Frame, digits: str | None) -> bool:
 
 
 class Picture(NamedTuple):
-    """A state to be written beside its log: what `found` says of a log is, where `last` is not -1."""
+    """A state to be written beside its log: what `recover` finds, where `last` is not -1, and the window."""
 
     state: dict[str, Any]
     rev: int
@@ -178,12 +181,17 @@ class Picture(NamedTuple):
     v: int
     m: int | None
     last: int
+    kept: Kept
 
 
 def frame_of(picture: Picture, framing: Framing, codec: Codec) -> tuple[bytes, bytes]:
     """The two parts of the file: what stands before the record, and the record."""
     payload = codec.snapshot(
-        picture.micros, picture.state, picture.rev, picture.chain, v=picture.v, m=picture.m, at=picture.last
+        *(picture.micros, picture.state, picture.rev, picture.chain),
+        v=picture.v,
+        m=picture.m,
+        kept=picture.kept if picture.kept.ids else None,
+        at=picture.last,
     )
     head = b""
     if isinstance(framing, BinaryFrames):

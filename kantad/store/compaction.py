@@ -28,7 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from kantad.store.disk import Disk, make_alike, place, write_all
-from kantad.store.history import Unreadable, keyed
+from kantad.store.history import Unreadable, keyed, packed
 from kantad.store.log import mapped
 from kantad.store.recovery import Recovered
 from kantad.store.retrace import Gone, Retrace
@@ -133,10 +133,7 @@ class Old:
         ]
         if not window:
             return None
-        return Kept(
-            [(change.key, change.q, change.rev) for change in window],
-            [(change.micros, change.chain.hex(), change.outline) for change in window],
-        )
+        return packed(window)
 
     def is_ambiguous(self, cut: int) -> bool:
         """Whether some record behind the cut is read in one of two ways because of what stands before it."""

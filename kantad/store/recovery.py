@@ -12,34 +12,31 @@ import re
 from binascii import hexlify
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from blake3 import blake3
 
 from kantad.store.dialects import Sign
-from kantad.store.replay import Contradiction, Replayer, single_changes
+from kantad.store.replay import Contradiction, Replayer, Start, single_changes
 from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, value_end, whole_behind
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, BinaryFrames, Decoded, Frame, Framing, JsonLines, More
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Keyed, Snapshot, SnapshotHead, Step, chain_after
+from kantad.values.record import (
+    CHAIN_START,
+    DECODE_ERRORS,
+    Kept,
+    Keyed,
+    Snapshot,
+    SnapshotHead,
+    Step,
+    chain_after,
+)
 
 BLOCK: Final = 1 << 20  # bytes of log looked at as one
 _BINARY = re.compile(rb"\xa4diff[\x80-\x8f\xde\xdf]|\xa5state[\x80-\x8f\xde\xdf]")  # in no text that is UTF-8
-
-
-class Start(NamedTuple):
-    """A snapshot that stands elsewhere (see `beside`), whole, with `r` and `h`, and of this log.
-
-    `last` is where the last change in it stands in the log, `place` is behind that; `size` are the bytes of its record.
-    """
-
-    snapshot: Snapshot
-    last: int
-    place: int
-    size: int
 
 
 @dataclass
@@ -58,6 +55,7 @@ class Recovered:
     start_chain: bytes = CHAIN_START
     snapshot: int = 0  # bytes of that snapshot's record
     beside: bool = False  # that snapshot stands beside the file
+    kept: Kept | None = None  # the idempotency window in it, if it does
     last: int = -1  # where the last change stands, if it has `h` and was replayed or the snapshot is beside
     ambiguous: bool = False  # nothing told how to read some of kanta's records
     end: int = 0  # where the whole records end
@@ -232,6 +230,7 @@ class Recovery:
         snapshot, found = beside.snapshot, self.found
         assert snapshot.h is not None
         found.snapshot, found.beside, found.last = beside.size, True, beside.last
+        found.kept = Kept(snapshot.ids, snapshot.answers)
         self.replayer.begin(snapshot, beside.last, snapshot.r, bytes.fromhex(snapshot.h))
         return beside.place
 

@@ -9,7 +9,7 @@ until a snapshot or a sign decides. Called by recovery, history and the offline 
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 from blake3 import blake3
 
@@ -19,7 +19,7 @@ from kantad.values.content import same
 from kantad.values.framing import Frame, Framing
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge_verbatim
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot, SnapshotBeside
 
 Reading = Callable[[dict[str, Any], dict[Any, Any]], Any]  # of a patch: the state that it makes of one
 
@@ -30,6 +30,18 @@ class Contradiction(Exception):
     def __init__(self, offset: int, why: str) -> None:
         super().__init__(why)
         self.offset, self.why = offset, why
+
+
+class Start(NamedTuple):
+    """A snapshot that stands elsewhere (see `beside`), whole, with `r` and `h`, and of this log.
+
+    `last` is where the last change in it stands in the log, `place` is behind that; `size` are the bytes of its record.
+    """
+
+    snapshot: SnapshotBeside
+    last: int
+    place: int
+    size: int
 
 
 class Replayer:

@@ -8,8 +8,8 @@ whoever verifies the older part behind a running start. Reads a buffer, changes 
 from collections.abc import Iterator
 from typing import Any
 
-from kantad.store.recovery import Start, damaged, recover
-from kantad.store.replay import Contradiction, Replayer
+from kantad.store.recovery import damaged, recover
+from kantad.store.replay import Contradiction, Replayer, Start
 from kantad.store.tail import Copies
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.content import same

