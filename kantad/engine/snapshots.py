@@ -55,6 +55,7 @@ class Snapshots:
         self.command: Sequence[str] = COMMAND
         self.rev, self.place, self.bytes = found.start_rev, found.start, found.snapshot  # of the last one
         self.is_beside = found.beside
+        self.before = (self.rev, self.is_beside)  # that, while one is written into the file
         self.last: tuple[Visible, int] | None = None
         if found.snapshot:
             self.last = (Visible(found.start_rev, found.start_chain), found.snapshot)
@@ -99,8 +100,9 @@ class Snapshots:
         micros, m = pending[0].before if pending else (engine.micros, engine.m)
         with hidden(engine.root, pending):
             payload = log.codec.snapshot(micros, engine.root, at.rev, at.chain, v=engine.v, m=m)
-        self.rev, self.place, self.bytes = at.rev, log.size + len(payload), len(payload)
-        self.is_beside = False
+        self.before = (self.rev, self.is_beside)
+        self.rev, self.is_beside = at.rev, False
+        self.place, self.bytes = log.size + len(payload), len(payload)
         engine.past.anchor = Anchor(at.rev, log.size, at.chain)
         return payload
 
@@ -110,6 +112,7 @@ class Snapshots:
 
     def failed(self) -> None:
         """There was no room for it."""
+        self.rev, self.is_beside = self.before
         self.place = self.engine.log.size  # try again when the log has grown as much again
 
     def moved(self, done: Rewritten) -> None:
@@ -119,6 +122,7 @@ class Snapshots:
         else:
             self.rev, self.place, self.bytes, self.is_beside = done.rev, done.start, done.start, False
             self.last = (Visible(done.rev, done.chain), done.start)
+        self.unsettled = False
 
     async def _write_in_file(self) -> tuple[Visible, int]:
         future, settle = settling()

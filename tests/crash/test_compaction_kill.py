@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.crash.journal import Journal
 from tests.crash.process_kit import LOST, OK, Ended, Process, strace
 from tests.crash.test_crash_strace import filled, why_not
 from tests.store.logs import FORMATS, Maker, every_kind
+from tests.store.test_beside import after, put_beside
 from tests.tools.kit import command
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -39,23 +41,30 @@ def killed(arguments: list[str], call: str, number: int) -> bool:
     return subprocess.run(run, capture_output=True, timeout=60, check=False).returncode != 0
 
 
-def compact_killed(folder: Path, log: Maker, call: str, number: int) -> bool:
-    """Whether the call was met; the file is the original or the result in either case."""
+def compact_killed(folder: Path, log: Maker, call: str, number: int, beside: bool = False) -> bool:
+    """Whether the call was met; the file is the original or the result in either case.
+
+    With a snapshot of a revision before its last `beside` it, that is used for the original only.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     path = folder / "data.kantadb"
     path.write_bytes(bytes(log.data))
+    if beside:
+        put_beside(path, bytes(log.data[: after(log, log.rev - 2)]))
     met = killed(["compact", str(path), "--retain", "5r"], call, number)
     opened, found = open_log(str(path), None, RealDisk(), 0)
     opened.close()
     assert (found.rev, found.chain) == (log.rev, log.chain)
     assert encode_json(found.state) == encode_json(log.state)
     assert found.oldest in (0, log.rev - 5)
+    assert found.beside == (beside and found.oldest == 0)
+    assert os.path.exists(f"{path}.snapshot") == found.beside
     assert command(check, path).status == 0
     archives = [each for each in folder.iterdir() if "@" in each.name]
     assert len(archives) == 1 if found.oldest else len(archives) < 2
     assert all(command(check, each).status == 0 for each in archives)
-    assert all("@" in each.name or each == path for each in folder.iterdir())
+    assert all("@" in each.name or each == path or found.beside for each in folder.iterdir())
     return met
 
 
@@ -76,7 +85,8 @@ def convert_killed(folder: Path, log: Maker, call: str, number: int) -> bool:
 
 @pytest.mark.parametrize(("call", "number"), FEW)
 def test_a_compaction_killed_at_a_call(tmp_path: Path, call: str, number: int) -> None:
-    compact_killed(tmp_path / "here", log_of("json"), call, number)
+    for beside in (False, True):
+        compact_killed(tmp_path / "here", log_of("json"), call, number, beside)
 
 
 @pytest.mark.long
@@ -84,7 +94,7 @@ def test_a_compaction_killed_at_a_call(tmp_path: Path, call: str, number: int) -
 @pytest.mark.parametrize("call", CALLS)
 def test_a_compaction_and_a_conversion_killed_at_every_call(tmp_path: Path, call: str, format: str) -> None:
     log = log_of(format)
-    for one in (compact_killed, convert_killed):
+    for one in (compact_killed, partial(compact_killed, beside=True), convert_killed):
         first = 1 if call not in ("openat", "close") else 300  # before that, the interpreter starts
         met = [one(tmp_path / "here", log, call, number) for number in range(first, first + 40)]
         assert call in ("openat", "close", "pwrite64", "fchmod", "flock", "rename") or met[0]

@@ -2,15 +2,18 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from kantad.store.beside import beside, frame_of, put, write
 from kantad.store.log import format_of, open_log
+from kantad.tools import check, repair
 from tests.store.disks import Death, FaultyDisk
 from tests.store.logs import FORMATS, Maker
 from tests.store.test_beside import DISK, a_log, after, found_in, picture_of, put_beside, told
+from tests.tools.kit import command
 
 
 @pytest.fixture(params=FORMATS)
@@ -77,3 +80,18 @@ def test_one_that_is_stopped_halfway_leaves_nothing(log: Maker, path: Path) -> N
     with pytest.raises(InterruptedError):
         write(DISK, str(path), frame_of(picture_of(bytes(log.data)), framing, codec), os.stat(path), pace)
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_after_a_repair_the_file_is_what_it_is_without_it(log: Maker, path: Path, adopt: bool) -> None:
+    for damaged in range(2, log.rev + 1):
+        for beside_at in range(1, log.rev + 1):
+            shutil.rmtree(path.parent)
+            path.parent.mkdir()
+            data = bytearray(log.data)
+            data[after(log, damaged) - 3] ^= 1
+            path.write_bytes(data)
+            put_beside(path, bytes(log.data[: after(log, beside_at)]))
+            assert command(repair, path, *(["--adopt"] if adopt else [])).status == 0
+            assert told(found_in(path)) == told(found_in(path, aside=False))
+            assert command(check, path).status == 0
