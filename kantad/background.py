@@ -59,7 +59,10 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
     else:
         first = errors.decode(errors="replace").partition("\n")[0]
         engine.history = f"damaged: {first}"
-        logger.error("the older part of the file is damaged, the state is not: %s", escaped(first))
+        if first.startswith(f"{escaped(engine.log.path)}.snapshot "):
+            logger.error("%s. The state is wrong: stop the server, delete that file, start again", escaped(first))
+        else:
+            logger.error("the older part of the file is damaged, the state is not: %s", escaped(first))
 
 
 def _not_verified(engine: Engine, why: str) -> None:

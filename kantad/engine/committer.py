@@ -311,7 +311,7 @@ class Committer:
     def _consider_what_waits(self) -> None:
         """Do an errand, or make a snapshot, if one is wanted; first let what is in flight finish."""
         wanted = self.held or self.errands or self.snapshot_waiting
-        if self.making or self.stopped or not (wanted or self.owner.snapshot_due()):
+        if self.making or self.stopped or not (wanted or self.owner.snapshots.due()):
             return
         with self.lock:
             self.held = True
@@ -324,7 +324,7 @@ class Committer:
             batch.errand = self.errands.pop(0)
             batch.waiting = [(sys.maxsize, batch.errand.settle)]
         else:
-            batch.snapshot = self.owner.make_snapshot()
+            batch.snapshot = self.owner.snapshots.payload()
             batch.waiting, self.snapshot_waiting = [(sys.maxsize, settle) for settle in self.snapshot_waiting], []
         with self.lock:
             self.alone = batch
@@ -353,7 +353,7 @@ class Committer:
         if batch.snapshot is None:
             self.owner.failed([change for each in lost for change in each.changes], problem)
         else:
-            self.owner.snapshot_failed()
+            self.owner.snapshots.failed()
         for each in lost:
             each.refuse(problem)
         self._refuse_snapshots(problem)

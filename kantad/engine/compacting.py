@@ -27,6 +27,7 @@ import msgspec
 
 from kantad.engine.pending import Errand, settling
 from kantad.engine.worker import Worker
+from kantad.store.beside import remove
 from kantad.store.compaction import Rewriting, Rewritten, Unsettled, swap_in
 from kantad.store.disk import Disk, remove_leftovers
 from kantad.store.history import Anchor, Unreadable
@@ -133,6 +134,10 @@ class Compaction:
     # -- one compaction
 
     async def _run(self, retain: Retention, archive: bool) -> Compacted:
+        async with self.engine.replaying:
+            return await self._compacted(retain, archive)
+
+    async def _compacted(self, retain: Retention, archive: bool) -> Compacted:
         engine = self.engine
         log, rev, end = engine.log, engine.written.rev, engine.backlog.index.parts[-1].end
         oldest, before = engine.past.oldest, log.size
@@ -163,6 +168,7 @@ class Compaction:
         finally:
             if engine.past.oldest == oldest:
                 await asyncio.shield(asyncio.to_thread(self._clear, report))
+        await asyncio.to_thread(remove, log.disk, log.path)  # the snapshot beside the old one
         logger.info(
             "compacted to revision %d: %d bytes are %d now%s",
             done.rev,
@@ -185,7 +191,7 @@ class Compaction:
         if report.code == "full":
             raise Problem("storage_full", f"there is no room for the compacted file: {report.detail}")
         if report.code == "damaged":
-            oldest = self.engine.snapshot_rev
+            oldest = self.engine.snapshots.rev
             detail = f"the log is damaged behind what would be dropped: {report.detail}"
             raise Problem("history_gone", detail, reason="damaged", oldest=oldest)
         if report.code == "ambiguous":
@@ -303,12 +309,10 @@ class Swap:
         old = log.become(made.fd, made.framing, done.size)
         first = Anchor(done.rev, done.start, done.chain)
         last = engine.past.anchor
-        if engine.snapshot_rev > done.rev:
-            engine.log_at_snapshot -= done.shift
-            last = last._replace(offset=last.offset - done.shift)
-        else:
-            engine.snapshot_rev, engine.log_at_snapshot, engine.state_bytes = done.rev, done.start, done.start
-            last = first
+        last = last._replace(offset=last.offset - done.shift) if last.rev > done.rev else first
+        engine.snapshots.moved(done)
+        behind = engine.written.rev > done.rev and engine.written_last >= 0
+        engine.written_last = engine.durable_last = engine.written_last - done.shift if behind else -1
         engine.past.oldest, engine.past.anchor = done.rev, last
         engine.history = "verified"
         index = Index(log, first, last, Anchor(engine.written.rev, log.size, engine.written.chain))

@@ -189,7 +189,7 @@ class Former:
         if reply.code == "gone":
             raise self._compacted()
         if reply.code == "damaged":
-            oldest = self.engine.snapshot_rev
+            oldest = self.engine.snapshots.rev
             detail = f"the log is damaged before revision {oldest}: {reply.detail}"
             raise Problem("history_gone", detail, reason="damaged", oldest=oldest)
         if reply.code:

@@ -62,7 +62,7 @@ class Answers:
         buffer = _mapped(asked)
         framing, codec = format_of(buffer[:16], None)
         self.identity = asked.identity
-        self.retrace = Retrace(buffer, asked.end, framing, codec, asked.oldest)
+        self.retrace = Retrace(buffer, asked.end, framing, codec, asked.oldest, asked.file)
         return self.retrace
 
 

@@ -28,7 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from kantad.store.disk import Disk, make_alike, place, write_all
-from kantad.store.history import Unreadable, keyed
+from kantad.store.history import Unreadable, keyed, packed
 from kantad.store.log import mapped
 from kantad.store.recovery import Recovered
 from kantad.store.retrace import Gone, Retrace
@@ -80,8 +80,11 @@ def temporary_name(path: str) -> str:
 class Old:
     """A log that is to be compacted: the first `end` bytes of it, mapped."""
 
-    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int) -> None:
+    def __init__(
+        self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int, path: str | None = None
+    ) -> None:
         self.buffer, self.end, self.framing, self.codec, self.oldest = buffer, end, framing, codec, oldest
+        self.path = path  # of the file, beside which there may be a snapshot
 
     def cut(self, retain: Retention, newest: int, now: int) -> int:
         """The revision to cut at, not older than the oldest; raises `Unreadable`. `now` in microseconds."""
@@ -107,7 +110,7 @@ class Old:
         return walk
 
     def _retrace(self) -> Retrace:
-        return Retrace(self.buffer, self.end, self.framing, self.codec, self.oldest)
+        return Retrace(self.buffer, self.end, self.framing, self.codec, self.oldest, self.path)
 
     def _is_ours(self, frame: Frame) -> bool:
         """Whether a snapshot right behind the cut says what the new one will; kanta's may differ from the replay."""
@@ -130,10 +133,7 @@ class Old:
         ]
         if not window:
             return None
-        return Kept(
-            [(change.key, change.q, change.rev) for change in window],
-            [(change.micros, change.chain.hex(), change.outline) for change in window],
-        )
+        return packed(window)
 
     def is_ambiguous(self, cut: int) -> bool:
         """Whether some record behind the cut is read in one of two ways because of what stands before it."""

@@ -22,11 +22,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+from kantad.store.beside import recover_from, remove
 from kantad.store.disk import Disk, NotGiven, give_to_owner, make_alike, place, remove_leftovers, write_all
-from kantad.store.recovery import Recovered, recover
+from kantad.store.recovery import Recovered
 from kantad.store.tail import UNPROMISED
 from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
-from kantad.values.errors import Damaged
 from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
 from kantad.values.record import CHAIN_START
 
@@ -239,7 +239,9 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
         framing, codec = format_of(os.pread(fd, 16, 0), flag)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
-            found = recover(buffer, log.size, framing, codec)
+            found = recover_from(path, buffer, log.size, framing, codec)
+        if not found.beside:
+            remove(disk, path)
         found.warnings += [f"removed {name}, which was left over" for name in removed if ".compacting." in name]
         _settle(log, found, micros)
     except BaseException:
@@ -260,9 +262,9 @@ def open_readonly(path: str, flag: str | None, disk: Disk) -> tuple[Log, Recover
         framing, codec = format_of(os.pread(fd, 16, 0), flag)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
-            found = recover(buffer, log.size, framing, codec)
+            found = recover_from(path, buffer, log.size, framing, codec)
             if found.newline:
-                found = recover(buffer, buffer.rfind(b"\n") + 1, framing, codec)
+                found = recover_from(path, buffer, buffer.rfind(b"\n") + 1, framing, codec)
                 found.warnings.append("the last record lacks its newline: it is left out")
         if found.torn:
             found.warnings.append(f"the last {log.size - found.end} bytes are no whole record: they are left out")
@@ -395,6 +397,3 @@ def reading(path: str) -> Iterator[tuple[Any, int, Framing, Codec]]:
             yield (buffer, size, *format_of(buffer[:16], None))
     finally:
         os.close(fd)
-
-
-__all__ = ["Broken", "Damaged", "Locked", "Log", "NoRoom", "NotOurs", "open_log", "reading"]

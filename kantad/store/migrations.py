@@ -17,8 +17,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from kantad.store.beside import recover_from
 from kantad.store.log import Broken, Log
-from kantad.store.recovery import Recovered, recover
+from kantad.store.recovery import Recovered
 from kantad.values.codec import Codec
 from kantad.values.content import check, copied
 from kantad.values.diff import SAME, difference
@@ -262,7 +263,7 @@ def _upgrade(
         log.append_together(list(needed.payloads(log.codec, found.rev, found.chain)))
         try:
             with log.buffer() as buffer:  # the log is the only truth
-                now = recover(buffer, log.size, log.framing, log.codec)
+                now = recover_from(log.path, buffer, log.size, log.framing, log.codec)
         except OSError as error:
             raise Broken(f"{log.path} was migrated, but could not be read back: {error.strerror}") from error
         now.warnings = list(dict.fromkeys(found.warnings + now.warnings))

@@ -10,21 +10,30 @@ be torn. Hashed records go by in blocks, the fast way; whatever is unusual is le
 import contextlib
 import re
 from binascii import hexlify
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from blake3 import blake3
 
 from kantad.store.dialects import Sign
-from kantad.store.replay import Contradiction, Replayer
+from kantad.store.replay import Contradiction, Replayer, Start, single_changes
 from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, value_end, whole_behind
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, BinaryFrames, Decoded, Frame, Framing, JsonLines, More
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Keyed, Snapshot, Step, chain_after
+from kantad.values.record import (
+    CHAIN_START,
+    DECODE_ERRORS,
+    Kept,
+    Keyed,
+    Snapshot,
+    SnapshotHead,
+    Step,
+    chain_after,
+)
 
 BLOCK: Final = 1 << 20  # bytes of log looked at as one
 _BINARY = re.compile(rb"\xa4diff[\x80-\x8f\xde\xdf]|\xa5state[\x80-\x8f\xde\xdf]")  # in no text that is UTF-8
@@ -45,6 +54,10 @@ class Recovered:
     start_rev: int = 0
     start_chain: bytes = CHAIN_START
     snapshot: int = 0  # bytes of that snapshot's record
+    beside: bool = False  # that snapshot stands beside the file
+    kept: Kept | None = None  # the idempotency window in it, if it does
+    last: int = -1  # where the last change stands, if it has `h` and was replayed or the snapshot is beside
+    ambiguous: bool = False  # nothing told how to read some of kanta's records
     end: int = 0  # where the whole records end
     newline: bool = False  # the last record lacks its newline
     torn: int = 0  # bytes behind `end` that are no whole record, nor damage
@@ -60,34 +73,18 @@ class Recovered:
         return self.rev - self.start_rev
 
 
-def recover(buffer: Any, end: int, framing: Framing, codec: Codec) -> Recovered:
-    """What the first `end` bytes of a file hold; raises `Damaged`."""
-    reading = Recovery(buffer, end, framing, codec)
+def recover(buffer: Any, end: int, framing: Framing, codec: Codec, beside: Start | None = None) -> Recovered:
+    """What the first `end` bytes of a file hold; raises `Damaged`.
+
+    A snapshot `beside` the file is begun with unless there is a later one in it; its state is used up.
+    """
+    reading = Recovery(buffer, end, framing, codec, beside)
     try:
         return reading.run()
     except Damaged:
-        if not reading.doubted:
+        if not reading.doubted or beside is not None:
             raise
         return Recovery(buffer, end, framing, codec, trusting=True).run()
-
-
-def count_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> int:
-    """How many change records stand in this part, by framing alone; a doubled kanta record counts once."""
-    return sum(1 for frame in single_changes(buffer, start, end, framing, codec) if not frame.snapshot)
-
-
-def single_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> Iterator[Frame]:
-    """The records of a part by framing alone, kanta's doubled changes once."""
-    place, before = start, b""
-    while isinstance(frame := framing.next(buffer, place, end), Frame):
-        place = frame.end
-        if not frame.snapshot:
-            if frame.payload == before and len(codec.hashed(before)) == len(before):
-                continue
-            before = frame.payload
-        else:
-            before = b""
-        yield frame
 
 
 def damaged(buffer: Any, framing: Framing, codec: Codec, place: int, why: str) -> Damaged:
@@ -111,8 +108,17 @@ class Recovery:
     the state does not depend on what stands before it: then the file is read `trusting` it.
     """
 
-    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, trusting: bool = False) -> None:
-        self.buffer, self.end, self.framing, self.codec = buffer, end, framing, codec
+    def __init__(
+        self,
+        buffer: Any,
+        end: int,
+        framing: Framing,
+        codec: Codec,
+        beside: Start | None = None,
+        *,
+        trusting: bool = False,
+    ) -> None:
+        self.buffer, self.end, self.framing, self.codec, self.beside = buffer, end, framing, codec, beside
         self.replayer = Replayer(codec, Copies(buffer, framing))
         self.found = Recovered()
         self.json = isinstance(framing, JsonLines)
@@ -142,11 +148,14 @@ class Recovery:
     def _oldest(self) -> int:
         """The revision of the snapshot that the file begins with."""
         frame = self.framing.next(self.buffer, self.framing.header, self.end)
-        if isinstance(frame, Frame) and frame.snapshot:
-            snapshot = self._whole_snapshot(frame.payload)
-            if snapshot is not None and snapshot.k:
-                return snapshot.r
-        return 0
+        if not isinstance(frame, Frame) or not frame.snapshot:
+            return 0
+        with contextlib.suppress(*DECODE_ERRORS):
+            head: SnapshotHead = self.codec.decode(frame.payload, SnapshotHead)
+            if head.s is not None and is_whole_snapshot(self.codec, frame.payload, head):
+                return head.r if head.k else 0  # the checksum says that it decodes
+        snapshot = self._whole_snapshot(frame.payload)
+        return snapshot.r if snapshot is not None and snapshot.k else 0
 
     def _whole_snapshot(self, payload: bytes) -> Snapshot | None:
         try:
@@ -159,7 +168,8 @@ class Recovery:
 
     def _start(self) -> int:
         """Take the state of the last snapshot that verifies; returns the offset behind it."""
-        place = self.framing.last_snapshot(self.buffer, self.end)
+        least = 0 if self.beside is None else self.beside.place
+        place = self.framing.last_snapshot(self.buffer, self.end, least)
         while place >= 0:
             at = self._snapshot_at(place)
             if at is not None:
@@ -168,7 +178,9 @@ class Recovery:
                 if first or not self.json or self._is_trusted(frame):
                     self._begin(snapshot, frame, first)
                     return frame.end
-            place = self.framing.last_snapshot(self.buffer, place)
+            place = self.framing.last_snapshot(self.buffer, place, least)
+        if self.beside is not None:
+            return self._begin_beside(self.beside)
         if self._begins_with_snapshot():
             raise self._damaged(self.framing.header, "the snapshot that the file begins with is damaged")
         return self.framing.header
@@ -214,6 +226,14 @@ class Recovery:
             )
         self.replayer.begin(snapshot, frame.start, rev, chain)
 
+    def _begin_beside(self, beside: Start) -> int:
+        snapshot, found = beside.snapshot, self.found
+        assert snapshot.h is not None
+        found.snapshot, found.beside, found.last = beside.size, True, beside.last
+        found.kept = Kept(snapshot.ids, snapshot.answers)
+        self.replayer.begin(snapshot, beside.last, snapshot.r, bytes.fromhex(snapshot.h))
+        return beside.place
+
     def _counted(self, end: int) -> tuple[int, bytes]:
         """The revision and the chain at a snapshot of another program's: of all the records before it."""
         rev, chain, place = self.found.oldest, CHAIN_START, self.framing.header
@@ -246,7 +266,12 @@ class Recovery:
             if why:
                 self._stop_at(frame.start, why)
                 return
+            if not frame.snapshot:
+                self._passed_change(frame.start)
             place = self.found.end = frame.end
+
+    def _passed_change(self, place: int) -> None:
+        self.found.last = place if self.replayer.before is None else -1  # else another program's
 
     def _is_hashed(self, frame: Decoded) -> bool:
         """Whether a block may begin with this: looking at one for each of another program's records takes minutes."""
@@ -287,6 +312,7 @@ class Recovery:
                     m = record.m
                 place += len(payload) + more
         if last:
+            self.found.last = place - len(last) - more
             replayer.hashed += rev - replayer.rev
             replayer.behind_hashed, replayer.before = True, None
             replayer.state, replayer.rev, replayer.chain, replayer.batch = state, rev, chain, batch
@@ -298,6 +324,7 @@ class Recovery:
     def _choose_dialect(self) -> None:
         """Nothing told how to read some of kanta's records: as 0.9's if the file has any sign of 0.9."""
         replayer = self.replayer
+        self.found.ambiguous = True
         chosen = "kanta 0.1 to 0.8"
         if replayer.seen & Sign.B or self._shows_b():
             replayer.take_rival()
@@ -361,6 +388,8 @@ class Recovery:
         if self.replayer.snapshot(frame) if snapshot else self.replayer.change(frame):
             return False
         self.found.end = stop
+        if not snapshot:
+            self._passed_change(place)
         return True
 
     def _damaged(self, place: int, why: str) -> Damaged:

@@ -7,19 +7,19 @@ is told by `dialects`; where nothing tells, both readings are kept, as `state` (
 until a snapshot or a sign decides. Called by recovery, history and the offline commands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 from blake3 import blake3
 
 from kantad.store.dialects import Sign, signs
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.content import same
-from kantad.values.framing import Frame
+from kantad.values.framing import Frame, Framing
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge_verbatim
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot, SnapshotBeside
 
 Reading = Callable[[dict[str, Any], dict[Any, Any]], Any]  # of a patch: the state that it makes of one
 
@@ -30,6 +30,18 @@ class Contradiction(Exception):
     def __init__(self, offset: int, why: str) -> None:
         super().__init__(why)
         self.offset, self.why = offset, why
+
+
+class Start(NamedTuple):
+    """A snapshot that stands elsewhere (see `beside`), whole, with `r` and `h`, and of this log.
+
+    `last` is where the last change in it stands in the log, `place` is behind that; `size` are the bytes of its record.
+    """
+
+    snapshot: SnapshotBeside
+    last: int
+    place: int
+    size: int
 
 
 class Replayer:
@@ -207,3 +219,17 @@ class Replayer:
 def _verbatim(state: dict[str, Any], patch: dict[Any, Any]) -> dict[str, Any]:
     merge_verbatim(state, patch)
     return state
+
+
+def single_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> Iterator[Frame]:
+    """The records of a part by framing alone, kanta's doubled changes once."""
+    place, before = start, b""
+    while isinstance(frame := framing.next(buffer, place, end), Frame):
+        place = frame.end
+        if not frame.snapshot:
+            if frame.payload == before and len(codec.hashed(before)) == len(before):
+                continue
+            before = frame.payload
+        else:
+            before = b""
+        yield frame

@@ -15,6 +15,7 @@ import os
 from typing import Final, TextIO
 
 from kantad.logs import escaped
+from kantad.store.beside import remove
 from kantad.store.compaction import (
     Ambiguous,
     Old,
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
 def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name: str, out: TextIO) -> int:
     disk, size = log.disk, log.size
     with log.buffer() as buffer:
-        old = Old(buffer, size, log.framing, log.codec, found.oldest)
+        old = Old(buffer, size, log.framing, log.codec, found.oldest, log.path)
         cut = old.cut(retain, found.rev, now_micros())
         if cut <= found.oldest:
             print(f"{name}: nothing is older: revisions {found.oldest} to {found.rev} stay", file=out)
@@ -94,6 +95,7 @@ def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name
                     keep_archive(disk, log.path, archive, buffer, made.done, model)
                     new = True
             swap_in(disk, temporary, log.path, made.fd)
+            remove(disk, log.path)  # the snapshot beside the old one
         except OSError:
             for file in (temporary, archive) if new else (temporary,):
                 with contextlib.suppress(OSError):

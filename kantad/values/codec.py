@@ -98,8 +98,9 @@ class Codec(Protocol):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
+        at: int | None = None,
     ) -> bytes:
-        """The payload of a snapshot record."""
+        """The payload of a snapshot record; with `at`, one that stands beside the log, begins with that."""
 
     def hashed(self, payload: bytes) -> bytes:
         """The part of a change payload that enters the chain: all before `h`, or all where there is none."""
@@ -176,9 +177,11 @@ class JsonCodec(Codec):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
+        at: int | None = None,
     ) -> bytes:
         """See Codec."""
-        hashed = b'{"ts":"%b","v":%d,"state":%b%b,"r":%d,"k":%d%b,"h":"%b"' % (
+        hashed = b'{%b"ts":"%b","v":%d,"state":%b%b,"r":%d,"k":%d%b,"h":"%b"' % (
+            b"" if at is None else b'"at":%d,' % at,
             time_text(micros).encode(),
             v,
             encode_json(state),
@@ -301,9 +304,11 @@ class MsgpackCodec(Codec):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
+        at: int | None = None,
     ) -> bytes:
         """See Codec."""
-        fields: dict[str, Any] = {"ts": datetime_of(micros), "v": v, "state": state}
+        fields: dict[str, Any] = {} if at is None else {"at": at}
+        fields |= {"ts": datetime_of(micros), "v": v, "state": state}
         if m is not None:
             fields["m"] = datetime_of(m)
         fields |= {"r": r, "k": SNAPSHOT_KIND}

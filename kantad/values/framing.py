@@ -63,8 +63,8 @@ class Framing(Protocol):
     def next(self, buffer: Any, start: int, end: int, base: int = 0) -> Decoded:
         """The record that begins at `start` (at `end` it is More); `base` is where a part of a file begins."""
 
-    def last_snapshot(self, buffer: Any, end: int) -> int:
-        """The offset of the last record that looks like a snapshot, or -1."""
+    def last_snapshot(self, buffer: Any, end: int, start: int = 0) -> int:
+        """The offset of the last record, from `start` on, that looks like a snapshot, or -1."""
 
     def changes(self, block: bytes, offset: int) -> list[bytes]:
         """The payloads of the whole changes that a block of the file, from `offset` on, begins with.
@@ -102,12 +102,12 @@ class JsonLines:
             return Frame(start, newline + 1, True, line[len(self.PREFIX) :])
         return Frame(start, newline + 1, False, line)
 
-    def last_snapshot(self, buffer: Any, end: int) -> int:
+    def last_snapshot(self, buffer: Any, end: int, start: int = 0) -> int:
         """See Framing."""
-        found = buffer.rfind(b"\n" + self.PREFIX, 0, end)
+        found = buffer.rfind(b"\n" + self.PREFIX, max(0, start - 1), end)
         if found >= 0:
             return int(found) + 1
-        return 0 if end > 0 and buffer[: len(self.PREFIX)] == self.PREFIX else -1
+        return 0 if start == 0 < end and buffer[: len(self.PREFIX)] == self.PREFIX else -1
 
     def changes(self, block: bytes, offset: int) -> list[bytes]:
         """See Framing."""
@@ -168,13 +168,14 @@ class BinaryFrames:
             return Bad(start, "the frame's checksum does not match")
         return Frame(start, stop, snapshot, payload)
 
-    def last_snapshot(self, buffer: Any, end: int) -> int:
+    def last_snapshot(self, buffer: Any, end: int, start: int = 0) -> int:
         """See Framing: the last seed that begins a frame whose checksum matches."""
-        found = buffer.rfind(self.seed, self.header, end)
-        while found >= self.header:
+        start = max(start, self.header)
+        found = buffer.rfind(self.seed, start, end)
+        while found >= start:
             if isinstance(self.next(buffer, found, end), Frame):
                 return int(found)
-            found = buffer.rfind(self.seed, self.header, found + 3)
+            found = buffer.rfind(self.seed, start, found + 3)
         return -1
 
     def changes(self, block: bytes, offset: int) -> list[bytes]:

@@ -83,17 +83,27 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
 class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A snapshot record without its state."""
 
+    ts: Any = None
     r: int = 0
     k: int = 0
     h: ChainText | None = None
     s: str | None = None
+    at: int | None = None
 
 
 class Kept(msgspec.Struct):
-    """The idempotency window in a compaction's snapshot: `ids` are `[id, q, rev]`, and for each of them
-    `answers` has what its first answer said besides: the time in microseconds, the chain value, the outline of
-    the patch (see `outline`)."""
+    """The idempotency window in a snapshot that a compaction made, or that stands beside the log: `ids` are
+    `[id, q, rev]`, and for each of them `answers` has what its first answer said besides: the time in microseconds,
+    the chain value, the outline of the patch (see `outline`), where the record may be held no longer."""
 
+    ids: list[tuple[str, str, int]] = []
+    answers: list[tuple[int, ChainText, Any]] = []
+
+
+class SnapshotBeside(Snapshot):
+    """One that stands beside the log: `at` is where the last change in it stands there; and the window, as `Kept`."""
+
+    at: int | None = None
     ids: list[tuple[str, str, int]] = []
     answers: list[tuple[int, ChainText, Any]] = []
 

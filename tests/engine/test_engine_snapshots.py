@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from kantad.engine import engine as engine_module
 from kantad.engine.opening import open_engine
 from kantad.store.log import Broken
 from kantad.values.content import encode_json
@@ -69,9 +68,9 @@ async def test_the_answer_to_a_snapshot_names_its_revision(database: Database, p
     assert size == len(encode_json(snapshot))
 
 
-async def test_snapshots_come_by_size(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 4000)
+async def test_snapshots_come_by_size(database: Database) -> None:
     engine = database.open()
+    engine.snapshots.least = 4000
     states = {0: b"{}"}
     for number in range(200):
         await write(engine, proposal("put", "/a", number))
@@ -81,13 +80,11 @@ async def test_snapshots_come_by_size(database: Database, monkeypatch: pytest.Mo
     assert engine.log.size - found <= 4000 + 200
 
 
-async def test_a_large_state_is_written_again_only_when_the_log_doubled_it(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 1000)
+async def test_a_large_state_is_written_again_only_when_the_log_doubled_it(database: Database) -> None:
     engine = database.open()
+    engine.snapshots.least = 1000
     await write(engine, proposal("put", "/big", "x" * 20_000))
-    await eventually(lambda: engine.last_snapshot[0].rev == 1)
+    await eventually(lambda: engine.snapshots.status()["rev"] == 1)
     for number in range(150):
         await write(engine, proposal("put", "/a", number))
     assert sum("state" in record for record in database.records()) == 1
@@ -97,23 +94,22 @@ async def test_a_large_state_is_written_again_only_when_the_log_doubled_it(
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-async def test_the_size_rule_holds_after_a_restart_of_a_long_log(
-    tmp_path: Any, format: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 2000)
+async def test_the_size_rule_holds_after_a_restart_of_a_long_log(tmp_path: Any, format: str) -> None:
     database = Database(str(tmp_path / "data.kantadb"), format)
     engine = database.open()
+    engine.snapshots.least = 2000
     for number in range(600):
         await write(engine, proposal("put", "/a", number))
     await engine.snapshot()
     await database.stop()
     engine = database.open()
+    engine.snapshots.least = 2000
     before = engine.log.size
-    count = engine.snapshot_rev
+    count = engine.snapshots.rev
     for number in range(40):
         await write(engine, proposal("put", "/a", -number - 1))
     assert before > 40_000
-    assert engine.snapshot_rev > count
+    assert engine.snapshots.rev > count
     await database.stop()
 
 
@@ -133,11 +129,9 @@ async def test_a_stop_after_many_changes_writes_a_snapshot(database: Database, p
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_no_room_for_a_snapshot_loses_no_write(
-    database: Database, policy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 30_000)
+async def test_no_room_for_a_snapshot_loses_no_write(database: Database, policy: Any) -> None:
     engine = database.open(ack=policy, flush_interval=0.005)
+    engine.snapshots.least = 30_000
     await write(engine, proposal("put", "/big", "x" * 20_000, ack="durable"))
     database.disk.room = 12_000
     with pytest.raises(Problem) as problem:
@@ -150,13 +144,11 @@ async def test_no_room_for_a_snapshot_loses_no_write(
     assert not any("state" in record for record in database.records())
 
 
-async def test_no_room_for_a_snapshot_that_is_due_does_not_stop_small_writes(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 1000)
+async def test_no_room_for_a_snapshot_that_is_due_does_not_stop_small_writes(database: Database) -> None:
     engine = database.open()
+    engine.snapshots.least = 1000
     await write(engine, proposal("put", "/big", "x" * 20_000))
-    await eventually(lambda: engine.last_snapshot[0].rev == 1)
+    await eventually(lambda: engine.snapshots.status()["rev"] == 1)
     stored = 0
     for number in range(600):
         database.disk.room = 5000
