@@ -28,6 +28,7 @@ from kantad.engine.engine import Engine, open_engine
 from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
 from kantad.store.log import Broken, Locked, NotOurs
+from kantad.store.user_code import CodeError
 from kantad.values.errors import Damaged
 from kantad.values.pointer import bound as path_bound
 from kantad.web.access import LOOPBACK, Access
@@ -96,6 +97,9 @@ def offline(name: str, arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name on a terminal that is not UTF-8
     try:
         return int(tool.run(parsed, sys.stdout, sys.stderr))
+    except CodeError as error:
+        print(f"kantad {name}: {escaped(str(error))}", file=sys.stderr)
+        return USAGE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return OK
@@ -109,7 +113,7 @@ def serve(config: Config) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_serve(config))
-        except UsageError as error:
+        except (UsageError, CodeError) as error:
             return _failed(USAGE, str(error))
         except Locked as error:
             return _failed(LOCKED, str(error))

@@ -89,6 +89,12 @@ def _origin(text: str) -> str:
     return text
 
 
+def _format(text: str) -> str:
+    if text not in ("json", "msgpack") and not re.fullmatch(r"[\w.]+:[\w.]+", text):
+        raise ValueError("json, msgpack or module:Class")
+    return text
+
+
 def _text(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError("a text")
@@ -100,7 +106,7 @@ SETTINGS: Final = (
     Setting("host", _text, "127.0.0.1", "the address to listen on"),
     Setting("port", _integer(0, 65535), 8700, "the port; 0 picks a free one"),
     Setting("unix", _text, None, "listen on this Unix socket, and on no address"),
-    Setting("format", OneOf(("json", "msgpack")), None, "the format of a new file (default: json)"),
+    Setting("format", _format, None, "the format of a new file (default: json); where it is one's own, of any file"),
     Setting("ack", OneOf(tuple(ACKS)), "durable", "when a write is answered"),
     Setting("flush-interval", _seconds, 0.1, "seconds within which relaxed writes reach the disk"),
     Setting("insecure", _switch, False, "allow an address other than loopback without access control"),
@@ -124,7 +130,9 @@ SETTINGS: Final = (
     Setting("log-format", OneOf(("text", "json")), "text", "how it is logged"),
 )
 
-_METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert": "FILE", "tls-key": "FILE"}
+_METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert": "FILE", "tls-key": "FILE"} | {
+    "format": "{json,msgpack,MODULE:CLASS}",
+}
 
 COMMANDS: Final = {
     "check": "verify every record of a file",

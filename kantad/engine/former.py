@@ -167,7 +167,8 @@ class Former:
 
     def _question(self, rev: int = 0, path: Path = (), view: View = VALUE, micros: int | None = None) -> Question:
         log = self.engine.log
-        return Question(log.path, log.identity, log.size, self.engine.past.oldest, rev, micros, path, view)
+        past = self.engine.past
+        return Question(log.path, log.identity, log.size, past.oldest, rev, micros, path, view, log.codec.name)
 
     async def _asked(self, question: Question) -> Answer:
         """The answer by the third or fourth way; raises `Problem`."""

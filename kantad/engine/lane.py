@@ -87,22 +87,20 @@ def _write_each(
             else:
                 target, name, old, value = member
                 patch = SAME if old == value and type(old) is type(value) else patch
-        except Problem as problem:
+            if patch is SAME:
+                results.append(_unchanged(window, key, Seen(q, rev, chain, before[0], False)))
+                continue
+            if member is None:
+                change = make(engine, ends, place, under, patch, rev + 1, chain, before)
+            else:
+                payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
+                change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
+                undo.entries.append((SET, target, name, old, None))
+                target[name] = value
+        except Problem as problem:  # also one of a format of one's own, which cannot keep it
             results.append(problem)
             continue
-        if patch is SAME:
-            results.append(_unchanged(window, key, Seen(q, rev, chain, before[0], False)))
-            continue
-        rev += 1
-        if member is None:
-            change = make(engine, ends, place, under, patch, rev, chain, before)
-            chain = change.chain
-        else:
-            payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
-            change = Applied(rev, chain, payload, path, patch, undo, len(undo.entries), before)
-            undo.entries.append((SET, target, name, old, None))
-            target[name] = value
-        group, before = group or rev, behind
+        rev, chain, before, group = change.rev, change.chain, behind, group or change.rev
         changes.append(change)
         results.append(change)
         if key is not None:

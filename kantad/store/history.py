@@ -122,7 +122,7 @@ def keyed(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovere
     The file is read from its end, from one snapshot to the next, and no further than the window goes. What
     is damaged in the older part is passed over: that is not a start's business.
     """
-    mark = b',"id":"' if isinstance(framing, JsonLines) else b"\xa2id"
+    mark = codec.id_mark
     kept: list[KeyedChange] = []  # newest first
     for anchor, stop in _segments(buffer, end, framing, codec, found):
         if buffer.find(mark, anchor.offset, stop) < 0:

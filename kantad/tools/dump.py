@@ -27,6 +27,7 @@ OK, MISSING, USAGE, DAMAGED = 0, 1, 2, 65
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad dump`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    parser.add_argument("--format", metavar="MODULE:CLASS", help="the format of the file, where it is one's own")
     when = parser.add_mutually_exclusive_group()
     when.add_argument("--rev", type=int, metavar="N", help="the state at revision N")
     when.add_argument("--at", metavar="TIME", help="the state at a time (RFC 3339)")
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     name = escaped(args.file)
     try:
         at = None if args.at is None else micros_of(parse_time(args.at, "--at"))
-        with reading(os.path.realpath(args.file)) as (buffer, size, framing, codec):
+        with reading(os.path.realpath(args.file), args.format) as (buffer, size, framing, codec):
             state = _state(buffer, size, framing, codec, args.rev, at)
     except Gone:
         print(f"{name} does not hold that revision", file=err)

@@ -66,6 +66,7 @@ class Asked(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad log`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    parser.add_argument("--format", metavar="MODULE:CLASS", help="the format of the file, where it is one's own")
     parser.add_argument("--path", metavar="POINTER", help="only changes of what is at this JSON Pointer")
     parser.add_argument("--action", metavar="GLOB", help="only changes with such an action")
     parser.add_argument("--user", metavar="NAME", help="only changes by this user")
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, wait: Wait | None = 
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     try:
-        _Log(args.file, asked(args, out), out, err, wait or (lambda: _wait(out))).run(args.follow)
+        source = Source(args.file, args.format)
+        _Log(source, asked(args, out), out, err, wait or (lambda: _wait(out))).run(args.follow)
     except KeyboardInterrupt:
         return OK
     except Problem as problem:
@@ -240,11 +242,11 @@ def _width(out: TextIO) -> int | None:
 class _Log:
     """One run of the command on one file, or on one that takes its place while it is followed."""
 
-    def __init__(self, path: str, asked: Asked, out: TextIO, err: TextIO, wait: Wait) -> None:
+    def __init__(self, source: Source, asked: Asked, out: TextIO, err: TextIO, wait: Wait) -> None:
         self.asked, self.out, self.err, self.wait = asked, out, err, wait
-        self.name = escaped(path)
+        self.name = escaped(source.path)
         self.teller = Teller(asked, out)
-        self.source = Source(path)
+        self.source = source
         self.looked = (0, 0, 0.0)  # at what place and size an end was looked into, and when it was met
 
     def run(self, follow: bool) -> None:

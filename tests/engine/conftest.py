@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.engine_kit import Database
+from tests.own_formats import CBOR
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.stop()
 
 
-@pytest.fixture(params=["json", "msgpack"])
+@pytest.fixture(params=["json", "msgpack", CBOR])
 async def either(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """A database of each format."""
     database = Database(str(tmp_path / "data.kantadb"), request.param)
