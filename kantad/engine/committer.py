@@ -65,8 +65,7 @@ class Committer:
     """Takes applied changes, makes them durable in order, and settles who waits."""
 
     def __init__(self, log: Log, policy: Ack, interval: float, owner: Owner, orders: KeyOrders) -> None:
-        self.log, self.policy, self.interval, self.owner = log, policy, interval, owner
-        self.orders = orders
+        self.log, self.policy, self.interval, self.owner, self.orders = log, policy, interval, owner, orders
         self.loop = asyncio.get_running_loop()
         self.lock = threading.Lock()
         self.open = Batch(orders)
@@ -77,14 +76,13 @@ class Committer:
         self.due = False  # the open batch is to be taken
         self.held = False  # nothing is to be taken: a snapshot is about to be made
         self.halted = False  # a write failed: nothing is to be taken until the loop has rolled back
-        self.ended = self.stopped = False
+        self.ended = self.stopped = self.sleeping = False
         self.unsynced = False  # bytes were written that were not synced
         self.snapshot: Batch | None = None  # for the thread to take
         self.making = False  # a snapshot was given to the thread
         self.snapshot_waiting: list[Settle] = []
         self.batches = 0
         self.timer: asyncio.TimerHandle | None = None
-        self.sleeping = False
         self.wake = threading.Lock()
         self.wake.acquire()
         self.thread = threading.Thread(target=self._work, name="kantad-writer", daemon=True)
@@ -331,7 +329,13 @@ class Committer:
                 return  # the last of them comes back here
         self.making = True
         batch = Batch(self.orders)
-        batch.snapshot, batch.sync = self.owner.make_snapshot(), True
+        batch.snapshot, batch.sync = b"", True
+        try:
+            batch.snapshot = self.owner.make_snapshot()
+        except Problem as problem:  # a format of one's own cannot keep it
+            logger.error("no snapshot was made: %s", problem.detail)
+            self._fail(batch, problem)
+            return
         batch.waiting, self.snapshot_waiting = [(sys.maxsize, settle) for settle in self.snapshot_waiting], []
         with self.lock:
             self.snapshot = batch
@@ -387,9 +391,7 @@ class Committer:
         problem = Problem("unavailable", detail, outcome="unknown", retry_after=1)
         with self.lock:
             self.stopped = True
-            lost = [*self.flights, self.open]
-            if self.snapshot is not None:
-                lost.append(self.snapshot)
+            lost = [*self.flights, self.open, *(() if self.snapshot is None else (self.snapshot,))]
             self.snapshot = None
             self._nudge()
         for each in lost:
