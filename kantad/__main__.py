@@ -17,19 +17,23 @@ import socket
 import ssl
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 
 from kantad import __version__
 from kantad.background import verify_older_part
+from kantad.changes import ChangeLog
+from kantad.changes import set_up as set_up_changes
 from kantad.config import COMMANDS, Config, UsageError, environment, load, unknown
 from kantad.engine.engine import Engine, open_engine
 from kantad.engine.memory import return_large_blocks
 from kantad.logs import escaped, set_up
 from kantad.store.log import Broken, Locked, NotOurs
-from kantad.store.user_code import CodeError
+from kantad.store.user_code import CodeError, resolver
 from kantad.values.errors import Damaged
+from kantad.values.names import Names
 from kantad.values.pointer import bound as path_bound
 from kantad.web.access import LOOPBACK, Access
 from kantad.web.app import App
@@ -162,7 +166,7 @@ def _open(config: Config) -> tuple[Engine, list[socket.socket]]:
 
 
 async def _serve(config: Config) -> int:
-    context = _tls(config)
+    context, names = _tls(config), _names(config)
     engine, bound = _open(config)
     stop = _until_signal(engine)
     path_bound.segments = config.get("max-segments")
@@ -183,6 +187,7 @@ async def _serve(config: Config) -> int:
         file=sys.stderr,
         flush=True,
     )
+    changes = _log_changes(engine, config, names)
     verifying = asyncio.get_running_loop().create_task(verify_older_part(engine))
     ends: set[asyncio.Future[Any]] = {stop, engine.broken}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -197,7 +202,25 @@ async def _serve(config: Config) -> int:
     engine.retire()
     await server.stop()
     await engine.stop()
+    if changes is not None:
+        changes.close()
     return BROKEN if engine.broken.done() else OK
+
+
+def _names(config: Config) -> Names | None:
+    """What gives identifiers their names, if anything does; raises `CodeError`."""
+    name = config.get("resolver")
+    return Names(resolver(name), partial(logger.warning, "--resolver %s failed: %s", name)) if name else None
+
+
+def _log_changes(engine: Engine, config: Config, names: Names | None) -> ChangeLog | None:
+    """The log of changes, if it is wanted."""
+    if not config.get("log-changes"):
+        return None
+    set_up_changes(config.get("log-format"), names)
+    log = ChangeLog(engine.log.codec)
+    engine.watcher = log.published
+    return log
 
 
 def _until_signal(engine: Engine) -> "asyncio.Future[None]":

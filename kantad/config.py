@@ -89,9 +89,18 @@ def _origin(text: str) -> str:
     return text
 
 
+_CODE: Final = re.compile(r"[\w.]+:[\w.]+")
+
+
 def _format(text: str) -> str:
-    if text not in ("json", "msgpack") and not re.fullmatch(r"[\w.]+:[\w.]+", text):
+    if text not in ("json", "msgpack") and not _CODE.fullmatch(text):
         raise ValueError("json, msgpack or module:Class")
+    return text
+
+
+def _code(text: str) -> str:
+    if not _CODE.fullmatch(text):
+        raise ValueError("module:name")
     return text
 
 
@@ -127,11 +136,14 @@ SETTINGS: Final = (
     Setting("idle-timeout", _seconds, 75.0, "seconds that a connection may be idle"),
     Setting("no-fast-path", _switch, False, "answer every request through aiohttp"),
     Setting("log-level", OneOf(("debug", "info", "warning", "error")), "info", "what is logged"),
+    Setting("log-changes", _switch, False, "log every change, with what it added, updated and deleted"),
+    Setting("resolver", _code, None, "a function that gives identifiers in the log of changes their names"),
     Setting("log-format", OneOf(("text", "json")), "text", "how it is logged"),
 )
 
 _METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert": "FILE", "tls-key": "FILE"} | {
     "format": "{json,msgpack,MODULE:CLASS}",
+    "resolver": "MODULE:FUNCTION",
 }
 
 COMMANDS: Final = {

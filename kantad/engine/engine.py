@@ -87,6 +87,7 @@ class Engine:
         self.history = "not verified yet"  # of the part before the snapshot that the start began with
         self.trouble: str | None = None  # why writes fail at the moment
         self.stopping = False
+        self.watcher: Callable[[list[Applied]], None] | None = None  # is told what is published
         self.window = Window()
         with log.buffer() as buffer:
             for old in history.keyed(buffer, log.size, log.framing, log.codec, found):
@@ -263,6 +264,8 @@ class Engine:
         self.past.ring.extend(changes)
         self.backlog.wrote(changes, end)
         self.feeds.published()
+        if self.watcher is not None:
+            self.watcher(changes)
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written

@@ -32,6 +32,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "no-fast-path": ("true", True),
     "log-level": ("debug", "debug"),
     "log-format": ("json", "json"),
+    "log-changes": ("true", True),
+    "resolver": ("names:name_of", "names:name_of"),
 }
 
 
