@@ -34,7 +34,7 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
     end = engine.past.anchor.offset
     try:
         process = await asyncio.create_subprocess_exec(
-            *(python, "-m", "kantad", "check", "--end", str(end), engine.log.path),
+            *(python, "-m", "kantad", "check", "--end", str(end), *own_format(engine), engine.log.path),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -60,6 +60,12 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
         first = errors.decode(errors="replace").partition("\n")[0]
         engine.history = f"damaged: {first}"
         logger.error("the older part of the file is damaged, the state is not: %s", escaped(first))
+
+
+def own_format(engine: Engine) -> tuple[str, ...]:
+    """What tells another process the format, where the file does not."""
+    name = engine.log.codec.name
+    return ("--format", name) if ":" in name else ()
 
 
 def _not_verified(engine: Engine, why: str) -> None:

@@ -139,9 +139,8 @@ class Compaction:
         ts = time_text(engine.clock())
         if retain.revisions is not None and rev - retain.revisions <= oldest:
             return Compacted(oldest, 0, before, before, "", ts)
-        order = Order(
-            log.path, log.identity, end, oldest, rev, engine.written.chain, retain.text, engine.clock(), archive
-        )
+        chain, now = engine.written.chain, engine.clock()
+        order = Order(log.path, log.identity, end, oldest, rev, chain, retain.text, now, archive, log.codec.name)
         report = Report()
         try:
             worker = Worker.start(self.command)

@@ -41,7 +41,7 @@ def open_engine(
 
     A new file begins with `initial`, where it is given. With `readonly` it is neither created, nor locked, nor
     changed. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
-    `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
+    `NotOurs`, `CodeError` (a format of one's own), `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
     """
     with loading() if own_process else nullcontext():
         if readonly:

@@ -13,6 +13,7 @@ from kantad.logs import escaped
 from kantad.store.log import NotOurs, reading
 from kantad.store.tail import UNPROMISED
 from kantad.store.verify import Verified, verify
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import refused
 from kantad.values.record import cursor
 
@@ -23,6 +24,7 @@ MOST_WARNINGS: Final = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad check`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--end", type=int, metavar="BYTES", help="verify only this much of it, from its start")
 
 
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     path = os.path.realpath(args.file)
     name = escaped(args.file)
     try:
-        with reading(path) as (buffer, size, framing, codec):
+        with reading(path, args.format) as (buffer, size, framing, codec):
             size = size if args.end is None else min(size, args.end)
             verified = verify(buffer, size, framing, codec)
     except (NotOurs, OSError) as error:

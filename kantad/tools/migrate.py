@@ -13,10 +13,12 @@ from typing import Any, TextIO
 
 from kantad.logs import escaped
 from kantad.store.disk import RealDisk
+from kantad.store.imported import CodeError
 from kantad.store.log import Broken, NoRoom, open_log, reading
 from kantad.store.migrations import Done, Failed, Migrations, Upgrade, upgrade
 from kantad.store.recovery import recover
-from kantad.store.user_code import CodeError, migrations_of, schema_of
+from kantad.store.user_code import migrations_of, schema_of
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import BROKEN, REFUSALS, USAGE, refused
 from kantad.values.lines import Line, edits, painted, plain, safe, told
 from kantad.values.moment import now_micros
@@ -28,6 +30,7 @@ OK = 0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad migrate`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--migrations", metavar="MODULE", help="the module with migrate_v1, migrate_v2, and so on")
     parser.add_argument("--schema", metavar="MODULE:TYPE", help="the msgspec.Struct that the state is brought to")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     try:
         steps = None if args.migrations is None else migrations_of(args.migrations)
         schema = None if args.schema is None else schema_of(args.schema)
-        return _run(os.path.realpath(args.file), name, steps, schema, args.dry_run, out)
+        return _run(os.path.realpath(args.file), args.format, name, steps, schema, args.dry_run, out)
     except CodeError as error:
         print(f"kantad migrate: {escaped(str(error))}", file=err)
         return USAGE
@@ -56,16 +59,24 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         return refused(name, error, err, "\nNothing was written.")
 
 
-def _run(path: str, name: str, steps: Migrations | None, schema: Schema | None, dry_run: bool, out: TextIO) -> int:
+def _run(
+    path: str,
+    format: str | None,
+    name: str,
+    steps: Migrations | None,
+    schema: Schema | None,
+    dry_run: bool,
+    out: TextIO,
+) -> int:
     teller = Teller(out)
     if dry_run:
-        with reading(path) as (buffer, size, framing, codec):
+        with reading(path, format) as (buffer, size, framing, codec):
             found = recover(buffer, size, framing, codec)
             teller.rev = found.rev
             version = Upgrade(found, codec, path, now_micros(), schema, steps, teller.tell).version
     else:
         os.stat(path)  # a file that is not there is none to migrate
-        log, found = open_log(path, None, RealDisk(), now_micros())
+        log, found = open_log(path, format, RealDisk(), now_micros())
         teller.rev = found.rev
         upgrade(log, found, now_micros(), schema, steps, teller.tell)
         version = found.v

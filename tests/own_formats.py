@@ -1,0 +1,65 @@
+"""Formats of one's own to test with: classes that `--format` may name. CBOR frames, and two sorts of text lines."""
+
+from typing import Any, TypeVar
+
+import cbor2
+import msgspec
+
+T = TypeVar("T")
+
+
+class Cbor:
+    """Records as CBOR, in frames."""
+
+    framer = "frames"
+
+    def encode(self, obj: Any) -> bytes:
+        return cbor2.dumps(obj)
+
+    def decode(self, payload: bytes, *, type: type[T]) -> T:
+        return msgspec.convert(cbor2.loads(payload), type)
+
+
+class Reversed:
+    """Text that looks like nothing: the hexadecimal digits of JSON, backwards, in lines."""
+
+    framer = "lines"
+
+    def encode(self, obj: Any) -> bytes:
+        return msgspec.json.encode(obj)[::-1].hex().encode()
+
+    def decode(self, payload: bytes, *, type: type[T]) -> T:
+        return msgspec.json.decode(bytes.fromhex(payload.decode())[::-1], type=type)
+
+
+class Prefixed:
+    """Text that is nearly kantad's own, in lines: JSON behind a word. What stands behind it is not looked at."""
+
+    framer = "lines"
+
+    def encode(self, obj: Any) -> bytes:
+        return b"record " + msgspec.json.encode(obj)
+
+    def decode(self, payload: bytes, *, type: type[T]) -> T:
+        if payload[:7] != b"record ":
+            raise ValueError("no record")
+        end = payload.rindex(b"}") + 1
+        return msgspec.json.decode(payload[7:end], type=type)
+
+
+class KantaStyle:
+    """As one writes a serializer for kanta."""
+
+    framer_cls = __import__("kanta.serialization.framing", fromlist=["BinFramer"]).BinFramer
+
+    def encode(self, obj: Any) -> bytes:
+        return cbor2.dumps(msgspec.to_builtins(obj))
+
+    def decode(self, payload: bytes, *, type: type[T]) -> T:
+        return msgspec.convert(cbor2.loads(payload), type=type)
+
+
+CBOR, REVERSED, PREFIXED, KANTA_STYLE = (
+    f"tests.own_formats:{kind.__name__}" for kind in (Cbor, Reversed, Prefixed, KantaStyle)
+)
+OWN = (CBOR, REVERSED, PREFIXED)
