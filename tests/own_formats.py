@@ -1,9 +1,13 @@
 """Formats of one's own to test with: classes that `--format` may name. CBOR frames, and two sorts of text lines."""
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cbor2
 import msgspec
+
+from kantad.values.framing import OWN as FOREIGN
+from kantad.values.framing import detect
 
 T = TypeVar("T")
 
@@ -63,3 +67,8 @@ CBOR, REVERSED, PREFIXED, KANTA_STYLE = (
     f"tests.own_formats:{kind.__name__}" for kind in (Cbor, Reversed, Prefixed, KantaStyle)
 )
 OWN = (CBOR, REVERSED, PREFIXED)
+
+
+def format_flag(path: Path | str) -> str | None:
+    """What a test's file needs to be told to be opened: CBOR where it is in a format of one's own."""
+    return CBOR if detect(Path(path).read_bytes()) == FOREIGN else None

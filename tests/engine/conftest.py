@@ -27,7 +27,7 @@ async def either(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
     await database.stop()
 
 
-@pytest.fixture(params=["json", "msgpack"])
+@pytest.fixture(params=["json", "msgpack", CBOR])
 def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -251,7 +251,8 @@ async def test_a_repeated_request_is_answered_as_before_when_its_record_was_cut_
     await either.stop()
     args = ArgumentParser()
     compact.add_arguments(args)
-    assert compact.run(args.parse_args([either.path, "--retain", "none", "--no-archive"]), StringIO(), StringIO()) == 0
+    given = args.parse_args([either.path, "--format", either.format, "--retain", "none", "--no-archive"])
+    assert compact.run(given, StringIO(), StringIO()) == 0
     engine = either.open()
     assert engine.past.oldest == 3
     for outcome, again in (
