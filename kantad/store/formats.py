@@ -40,7 +40,7 @@ def own(name: str) -> OwnCodec:
         return own_codec(name, made())
     except Unusable as error:
         raise CodeError(f"{name} cannot be the format of a database: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CodeError(f"{name}: {type(error).__name__}: {error}") from error
 
 

@@ -39,6 +39,7 @@ T = TypeVar("T")
 FRAMERS: Final = {"lines": True, "frames": False}
 KANTAS: Final = {"LineFramer": "lines", "BinFramer": "frames"}  # what kanta's `framer_cls` is called
 _CUT_ENDING: Final = re.compile(rb"\t(?:[hs](?:=[0-9a-f]{0,15})?)?\Z")
+_FAULTS: Final = (Exception, SystemExit)  # of the user's code
 DEEPEST: Final = 512  # levels of containers in a record that is read
 TRIED_DEPTH: Final = 130
 
@@ -90,7 +91,7 @@ class OwnCodec(Codec):
 
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec; raises `Problem("invalid_value")` for what does not come back."""
-        hashed = self.encoded(decode_json(b"".join(parts) + b"}"))
+        hashed = self.encoded(b"".join(parts) + b"}")
         chain = chain_after(chain, hashed)
         return b"%b%b%b" % (hashed, self.h_mark, hexlify(chain)), chain
 
@@ -111,13 +112,16 @@ class OwnCodec(Codec):
             record["m"] = time_text(m)
         record |= {"r": r, "k": SNAPSHOT_KIND}
         if kept is not None:
-            record |= decode_json(encode_json({"ids": kept.ids, "answers": kept.answers}))
-        return self.sealed(self.encoded(record | {"h": chain.hex()}))
+            record |= {"ids": kept.ids, "answers": kept.answers}
+        return self.sealed(self.encoded(encode_json(record | {"h": chain.hex()})))
 
-    def encoded(self, record: dict[str, Any]) -> bytes:
-        """What the class makes of a record; raises `Problem("invalid_value")` where that does not come back."""
+    def encoded(self, record: bytes) -> bytes:
+        """What the class makes of a record, which is given as JSON: the class has a copy of its own.
+
+        Raises `Problem("invalid_value")` where it does not come back.
+        """
         try:
-            body = self.serializer.encode(record)
+            body = self.serializer.encode(decode_json(record))
             if type(body) is not bytes:
                 raise TypeError(f"encode gives {type(body).__name__}, not bytes")
             if self.lines and not _is_line(body):
@@ -125,9 +129,9 @@ class OwnCodec(Codec):
                     "what it encodes is no line: there is a tab, a newline or a zero byte in it, or nothing"
                 )
             back = self.serializer.decode(body, type=dict)
-        except Exception as error:
+        except _FAULTS as error:
             raise Problem("invalid_value", f"{self.name} cannot keep this: {_told(error)}") from error
-        if not same(back, record):
+        if not same(back, decode_json(record)):
             raise Problem("invalid_value", f"{self.name} cannot keep this: it decodes to something else")
         return body
 
@@ -140,7 +144,7 @@ class OwnCodec(Codec):
             raise msgspec.DecodeError("its ending is cut off")
         try:
             found: Any = self.serializer.decode(body, type=kind)
-        except Exception as error:
+        except _FAULTS as error:
             raise msgspec.DecodeError(_told(error)) from error
         if type(found) is not kind:
             raise msgspec.DecodeError(f"decode gives {type(found).__name__}, not {kind.__name__}")
@@ -160,7 +164,7 @@ def _is_line(body: bytes) -> bool:
     return bool(body.strip()) and not any(byte in body for byte in b"\t\n\0") and not body.startswith(JsonLines.PREFIX)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -30,9 +30,9 @@ async def refused(engine: Engine, retain: str) -> Problem:
     raise AssertionError("it was not refused")
 
 
-def is_whole(path: str, *, written: bool = False) -> bool:
+def is_whole(path: str, *, written: bool = False, format: str | None = None) -> bool:
     """Whether nothing is damaged; nor torn, unless it is being `written` meanwhile."""
-    with reading(path, format_flag(path)) as (buffer, size, framing, codec):
+    with reading(path, format or format_flag(path)) as (buffer, size, framing, codec):
         verified = verify(buffer, size, framing, codec)
         return verified.damage is None and (written or not verified.torn)
 

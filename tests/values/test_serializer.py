@@ -80,6 +80,13 @@ class TestRefusals:
     def test_what_is_lost_is_noticed(self, loses: Any) -> None:
         assert "something else" in self.refused(encode=lambda self, obj: cbor2.dumps(loses(obj)))
 
+    def test_a_record_that_is_changed_by_being_encoded_is_noticed(self) -> None:
+        def encode(self: Any, obj: Any) -> bytes:
+            obj.get("diff", {}).clear()
+            return cbor2.dumps(obj)
+
+        assert "something else" in self.refused(encode=encode)
+
     def test_numbers_and_texts_keep_their_type(self) -> None:
         canonical = self.refused(encode=lambda self, obj: msgspec.json.encode(obj).replace(b"1.0", b"1"), decode=json)
         assert "something else" in canonical
