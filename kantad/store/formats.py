@@ -44,31 +44,31 @@ def own(name: str) -> OwnCodec:
         raise CodeError(f"{name}: {type(error).__name__}: {error}") from error
 
 
-def format_of(buffer: Any, flag: str | None) -> tuple[Framing, Codec]:
+def format_of(buffer: Any, flag: str | None, called: str = "--format") -> tuple[Framing, Codec]:
     """How a file that begins with these bytes is read; an empty one as the flag says (default JSON).
 
     What the first record ends with is looked at, too, if it is there. Raises `NotOurs` where the bytes are no
-    kantadb's or contradict the flag, and `CodeError`.
+    kantadb's or contradict the flag, which is `called` so, and `CodeError`.
     """
     head = bytes(buffer[:16])
     torn = not head.strip(b"\0")  # zeros from the start on: the first write to a new JSON file was torn
     found = None if torn else detect(buffer)
     if flag is not None and ":" in flag:
         if shows(buffer, found):
-            raise NotOurs(f"it is a {found} file; --format {flag} contradicts it")
+            raise NotOurs(f"it is a {found} file; {called} {flag} contradicts it")
         return _own_of(head, own(flag))
     if found is None:
         if not torn:
             raise NotOurs(
                 "it is no kantadb: its first bytes are neither JSON lines nor MessagePack frames "
-                "(a file in a format of one's own needs --format module:Class)"
+                f"(a file in a format of one's own needs {called} module:Class)"
             )
         found = "json" if head else flag or "json"
     if found == OWN and flag is None:
-        raise NotOurs("it is in a format of one's own: --format module:Class says whose")
+        raise NotOurs(f"it is in a format of one's own: {called} module:Class says whose")
     if flag is not None and flag != found:
         what = "in a format of one's own" if found == OWN else f"a {found} file"
-        raise NotOurs(f"it is {what}; --format {flag} contradicts it")
+        raise NotOurs(f"it is {what}; {called} {flag} contradicts it")
     if found == "json":
         return JsonLines(), JsonCodec()
     return BinaryFrames(head[:4]), MsgpackCodec()

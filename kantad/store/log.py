@@ -344,17 +344,19 @@ def _put_in_place(log: Log, parts: Iterable[bytes], start: int) -> int:
 
 
 @contextlib.contextmanager
-def reading(path: str, format: str | None = None) -> Iterator[tuple[Any, int, Framing, Codec]]:
+def reading(
+    path: str, format: str | None = None, called: str = "--format"
+) -> Iterator[tuple[Any, int, Framing, Codec]]:
     """A file as the offline commands read it, mapped, with its size in bytes: no lock, nothing changed.
 
-    Raises `NotOurs`, `CodeError` and OSError.
+    `called` is the flag that names the format. Raises `NotOurs`, `CodeError` and OSError.
     """
     check_kind(os.stat(path).st_mode)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
         with mapped(fd, size) as buffer:
-            yield (buffer, size, *format_of(buffer, format))
+            yield (buffer, size, *format_of(buffer, format, called))
     finally:
         os.close(fd)
 

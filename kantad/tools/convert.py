@@ -33,6 +33,7 @@ from kantad.values.moment import now_micros
 from kantad.values.record import cursor
 
 OK: Final = 0
+FROM: Final = "--from"
 PART: Final = 1 << 20  # bytes written at a time
 
 
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="{json,msgpack,MODULE:CLASS}",
         help="of the new file (default: the other one)",
     )
-    add_format(parser, "--from")
+    add_format(parser, FROM)
 
 
 def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = None) -> int:
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     try:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "it is there already", target)
-        with reading(os.path.realpath(args.source), getattr(args, "from")) as (buffer, size, framing, codec):
+        with reading(os.path.realpath(args.source), getattr(args, "from"), FROM) as (buffer, size, framing, codec):
             said = _convert(buffer, size, framing, codec, target, args.format, disk or RealDisk(), err)
     except Problem as problem:  # a format of one's own cannot keep something
         print(f"{name}: {escaped(problem.detail)}; nothing was written", file=err)
