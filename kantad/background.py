@@ -16,6 +16,7 @@ from typing import Final
 
 from kantad.engine.engine import Engine
 from kantad.logs import escaped
+from kantad.store.formats import is_own
 
 logger = logging.getLogger("kantad")
 
@@ -65,7 +66,7 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
 def own_format(engine: Engine) -> tuple[str, ...]:
     """What tells another process the format, where the file does not."""
     name = engine.log.codec.name
-    return ("--format", name) if ":" in name else ()
+    return ("--format", name) if is_own(name) else ()
 
 
 def _not_verified(engine: Engine, why: str) -> None:

@@ -29,6 +29,7 @@ from kantad.engine.pending import Errand, settling
 from kantad.engine.worker import Worker
 from kantad.store.compaction import Rewriting, Rewritten, Unsettled, swap_in
 from kantad.store.disk import Disk, remove_leftovers
+from kantad.store.formats import is_own
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.index import Index
 from kantad.store.log import FULL, Broken
@@ -143,7 +144,7 @@ class Compaction:
         order = Order(log.path, log.identity, end, oldest, rev, chain, retain.text, now, archive, log.codec.name)
         report = Report()
         try:
-            worker = Worker.start(self.command)
+            worker = Worker.start(self.command, is_own(order.format))
             try:
                 report = await self._told(worker, order)
                 if report.code == "nothing":

@@ -30,9 +30,16 @@ def format_name(text: str) -> str:
     return text
 
 
+def is_own(name: str | None) -> bool:
+    """Whether this is the name of a format of one's own."""
+    return name is not None and ":" in name
+
+
 @lru_cache(maxsize=16)
 def own(name: str) -> OwnCodec:
     """The codec that `module:Class` names; raises `CodeError`."""
+    if name.startswith("__main__:"):
+        raise CodeError(f"{name}: no other process finds what is in __main__; the class belongs into a module")
     made = attribute(name, "Class")
     if not isinstance(made, type):
         raise CodeError(f"{name} is no class")
@@ -53,7 +60,7 @@ def format_of(buffer: Any, flag: str | None, called: str = "--format") -> tuple[
     head = bytes(buffer[:16])
     torn = not head.strip(b"\0")  # zeros from the start on: the first write to a new JSON file was torn
     found = None if torn else detect(buffer)
-    if flag is not None and ":" in flag:
+    if flag is not None and is_own(flag):
         if shows(buffer, found):
             raise NotOurs(f"it is a {found} file; {called} {flag} contradicts it")
         return _own_of(head, own(flag))

@@ -7,10 +7,11 @@ import cbor2
 import msgspec
 import pytest
 
-from kantad.engine import Engine, NotOurs
+from kantad.engine import CodeError, Engine, NotOurs
+from kantad.engine.former import INLINE
 from kantad.engine.lane import write_all
 from kantad.engine.opening import open_engine
-from kantad.store.log import NotOurs as Refused
+from kantad.store.formats import own
 from kantad.values.errors import Problem
 from kantad.values.pointer import parse
 from tests.engine.compaction_kit import compacted, filled, is_whole, others
@@ -200,6 +201,28 @@ async def test_a_file_of_another_format_is_refused_with_both_names(tmp_path: Pat
         put(engine, "/a", 1)
         await engine.stop()
         for readonly in (False, True):
-            with pytest.raises(Refused, match=f"it is a {format} file; --format {CBOR} contradicts it"):
+            with pytest.raises(NotOurs, match=f"it is a {format} file; --format {CBOR} contradicts it"):
                 open_engine(path, format=CBOR, readonly=readonly)
         Path(path).unlink()
+
+
+async def test_another_process_finds_the_class_where_this_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "found_here.py").write_text("from tests.own_formats import Cbor\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    database = Database(str(tmp_path / "data.kantadb"), "found_here:Cbor")
+    engine = database.open()
+    await write(engine, proposal("put", "/long", "x" * INLINE))
+    await filled(engine, 30)
+    monkeypatch.chdir(tmp_path)
+    assert await engine.former.value_at(5, ("k3", "n")) == 3
+    assert engine.former.retracer.started == 1
+    assert (await compacted(engine, "10r")).oldest == 21
+    await database.stop()
+
+
+def test_a_class_in_main_is_refused() -> None:
+    with pytest.raises(CodeError, match="the class belongs into a module"):
+        own("__main__:Cbor")

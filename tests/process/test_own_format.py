@@ -2,6 +2,7 @@
 
 import json
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,12 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=20) as answer:
         return json.loads(answer.read())
+
+
+def fetched(port: int, path: str) -> bytes:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        return bytes(answer.read())
 
 
 def offline(run: Run, *arguments: str) -> tuple[int, str, str]:
@@ -80,6 +87,68 @@ def test_without_the_flag_it_is_said_that_the_format_is_ones_own_and_nothing_is_
     status, _, said = offline(run, "--port", "0", "--format", "json")
     assert (status, "--format json contradicts it" in said) == (65, True)
     assert (tmp_path / "data.kantadb").read_bytes() == before
+
+
+def test_the_running_server_compacts_is_copied_and_a_copy_is_served(run: Run, tmp_path: Path) -> None:
+    server = run("--port", "0", "--format", NAME, "--retain", "50r")
+    port = server.port()
+    text = "x" * 300_000  # so much that the past is asked of another process
+    ask(port, "PUT", "/v1/data/text", text)
+    for number in range(20):
+        ask(port, "PUT", "/v1/data/n", number)
+    assert ask(port, "GET", "/v1/data/n?rev=5") == 3
+    done = ask(port, "POST", "/v1/compact", {"retain": "10r"})
+    assert (done["oldest"], done["dropped"]) == (11, 11)
+    assert ask(port, "GET", "/v1/data/n?rev=15") == 13
+    assert ask(port, "GET", "/v1/status")["compaction"]["retain"] == "50r"
+    ask(port, "PUT", "/v1/data/n", "after")
+    copy = tmp_path / "copy.kantadb"
+    copy.write_bytes(fetched(port, "/v1/backup"))
+    assert server.stop() == 0
+    for file in (copy, tmp_path / "data.kantadb", *tmp_path.glob("data@*.kantadb")):
+        status, said, _ = offline(run, "check", "--format", NAME, file.name)
+        assert (status, " 0 unverified" in said) == (0, True)
+    before = copy.read_bytes()
+    reader = run("--db", copy.name, "--port", "0", "--readonly", "--format", NAME)
+    port = reader.port()
+    assert ask(port, "GET", "/v1/data/n") == "after"
+    assert ask(port, "GET", "/v1/data/n?rev=12") == 10
+    assert reader.stop() == 0
+    assert copy.read_bytes() == before
+
+
+def test_a_copy_is_not_served_without_the_flag(run: Run, tmp_path: Path) -> None:
+    server = run("--port", "0", "--format", NAME)
+    server.ready()
+    assert server.stop() == 0
+    status, _, said = offline(run, "--port", "0", "--readonly")
+    assert (status, "in a format of one's own: --format module:Class says whose" in said) == (65, True)
+
+
+SCHEMA = """
+import msgspec
+
+class Data(msgspec.Struct):
+    name: str = ""
+    age: int = 0
+
+def migrate_v1(d):
+    d["name"] = "migrated"
+"""
+
+
+def test_schemas_and_migrations_work_over_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(SCHEMA)
+    server = run("--port", "0", "--format", NAME)
+    ask(server.port(), "PUT", "/v1/data/age", 3)
+    assert server.stop() == 0
+    server = run("--port", "0", "--format", NAME, "--schema", "model:Data", "--migrations", "model")
+    port = server.port()
+    assert ask(port, "GET", "/v1/data") == {"age": 3, "name": "migrated"}
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        ask(port, "PUT", "/v1/data/age", "old")
+    assert server.stop() == 0
+    assert "migrate:v1" in offline(run, "log", "--format", NAME, "data.kantadb")[1]
 
 
 WRONG = """
