@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from kantad.changes import ChangeFormatter, ChangeLog
-from kantad.engine.engine import open_engine
+from kantad.engine.opening import open_engine
 from kantad.values.pointer import parse
 
 WRITERS = 64
