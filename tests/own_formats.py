@@ -1,13 +1,16 @@
 """Formats of one's own to test with: classes that `--format` may name. CBOR frames, and two sorts of text lines."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cbor2
 import msgspec
 
+from kantad.store.formats import NotOurs, format_of
 from kantad.values.framing import OWN as FOREIGN
-from kantad.values.framing import detect
+from kantad.values.framing import Frame, detect
+from kantad.values.record import DECODE_ERRORS, SnapshotHead
 
 T = TypeVar("T")
 
@@ -70,5 +73,14 @@ OWN = (CBOR, REVERSED, PREFIXED)
 
 
 def format_flag(path: Path | str) -> str | None:
-    """What a test's file needs to be told to be opened: CBOR where it is in a format of one's own."""
-    return CBOR if detect(Path(path).read_bytes()) == FOREIGN else None
+    """What a test's file needs to be told to be opened: the name of its format where it is one's own."""
+    data = Path(path).read_bytes()
+    if detect(data) != FOREIGN:
+        return None
+    for name in OWN:
+        with suppress(NotOurs, *DECODE_ERRORS):
+            framing, codec = format_of(data, name)
+            frame = framing.next(data, framing.header, len(data))
+            if isinstance(frame, Frame) and codec.decode(frame.payload, SnapshotHead).h is not None:
+                return name
+    raise AssertionError("it is in none of these formats")

@@ -231,9 +231,19 @@ def _try_out(codec: OwnCodec) -> None:
     _expect(codec.decode(codec.change(0, "", {}, CHAIN_START)[0], Change).u, None)
     kept = Kept([("key", "0badcafe", 8)], [(1, chain.hex(), {"x": None})])
     snapshot = codec.snapshot(0, TRIED, 9, chain, kept=kept)
+    if codec.lines and _decodes(codec, bytes((payload[0] ^ 0xFF,)) + payload[1:]):  # see `Log.append_together`
+        raise Unusable("a line decodes though its first byte is another, so half a write could not be told")
     _expect(codec.decode(snapshot, Snapshot).state, TRIED)
     _expect(codec.decode(snapshot, SnapshotHead).h, chain.hex())
     _expect(codec.decode(snapshot, Kept).ids, kept.ids)
+
+
+def _decodes(codec: OwnCodec, payload: bytes) -> bool:
+    try:
+        codec.decode(payload, Change)
+    except DECODE_ERRORS:
+        return False
+    return True
 
 
 def _expect(found: Any, given: Any) -> None:

@@ -59,15 +59,18 @@ def test_the_example_serves_and_its_file_is_read_by_all_commands(run: Run, tmp_p
     assert changes[-1]["diff"] == {"x": [1, 1.5, None]}
     server.process.kill()
     server.process.wait()
-    server = run("--port", "0", KANTAD_FORMAT=NAME)
-    assert int(server.ready()[4]) == 6
+    server = run("--port", "0", "--log-changes", KANTAD_FORMAT=NAME)
+    ready = server.ready()
+    assert int(ready[4]) == 6
+    ask(int(ready[2].rpartition(":")[2]), "PUT", "/v1/data/x", [1, 1.5])
     assert server.stop() == 0
+    assert "put  x = [1,1.5,null] → [1,1.5]\n" in "".join(server.lines)
     file = ("--format", NAME, "data.kantadb")
     status, said, _ = offline(run, "check", *file)
     assert status == 0
     assert f"{NAME}, " in said
-    assert "6 changes and 2 snapshots, 0 unverified" in said
-    assert json.loads(offline(run, "dump", *file)[1]) == {"n": {"number": 4, "text": "ü"}, "x": [1, 1.5, None]}
+    assert "7 changes and 2 snapshots, 0 unverified" in said
+    assert json.loads(offline(run, "dump", *file)[1]) == {"n": {"number": 4, "text": "ü"}, "x": [1, 1.5]}
     assert json.loads(offline(run, "dump", "--rev", "1", *file)[1]) == {"n": {"number": 0, "text": "ü"}}
     assert "n.number = 3 → 4" in offline(run, "log", *file)[1]
     assert "nothing was done" in offline(run, "repair", *file)[1]

@@ -23,9 +23,10 @@ from kantad.values.moment import datetime_of
 from kantad.values.record import Change
 from kantad.values.schema import Schema
 from tests.golden.typed import make as typed
+from tests.own_formats import format_flag
 from tests.store.disks import Death, FaultyDisk
-from tests.store.logs import FORMATS, T0, Maker
-from tests.tools.kit import command
+from tests.store.logs import ALL, FORMATS, T0, Maker
+from tests.tools.kit import Ran, command
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -67,7 +68,7 @@ def steps(*functions: Any, first: int = 1) -> Migrations:
 THREE = steps(rename, stamp, nothing)
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=ALL)
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     log = Maker(request.param)
     log.change({"people": {"ann": {"name": "Ann"}}})
@@ -79,14 +80,19 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def run(path: Path, schema: Schema | None = None, migrations: Migrations | None = None, disk: Any = None) -> Any:
     """Open, upgrade and close; what recovery then finds."""
-    log, found = open_log(str(path), None, disk or FaultyDisk(), T0 * 2)
+    log, found = open_log(str(path), format_flag(path) if path.exists() else None, disk or FaultyDisk(), T0 * 2)
     upgrade(log, found, T0 * 2, schema, migrations)
     log.close()
     return found
 
 
+def checked(path: Path) -> Ran:
+    format = format_flag(path)
+    return command(check, path, *(() if format is None else ("--format", format)))
+
+
 def records(path: Path) -> list[Change]:
-    log, _ = open_log(str(path), None, FaultyDisk(), T0)
+    log, _ = open_log(str(path), format_flag(path), FaultyDisk(), T0)
     found, place = [], log.framing.header
     with log.buffer() as buffer:
         while place < log.size:
@@ -99,7 +105,7 @@ def records(path: Path) -> list[Change]:
 
 
 def state_of(path: Path) -> tuple[int, Any]:
-    log, found = open_log(str(path), None, FaultyDisk(), T0)
+    log, found = open_log(str(path), format_flag(path), FaultyDisk(), T0)
     log.close()
     return found.v, found.state
 
@@ -118,7 +124,7 @@ def test_steps_run_in_order_then_the_state_is_normalised_each_as_a_change(made: 
     assert found.state["note"] == f"2 data.kantadb {datetime_of(T0 * 2):%Y}"
     assert "gone" not in found.state
     assert (found.rev, found.torn) == (6, 0)
-    assert command(check, made).status == 0
+    assert checked(made).status == 0
 
 
 def test_a_second_start_has_nothing_to_do(made: Path) -> None:
@@ -251,7 +257,7 @@ def test_killed_at_any_call_the_file_is_the_original_or_the_result(made: Path, t
         shutil.copy(made, path)
         with pytest.raises(Death):
             run(path, Schema(Data), THREE, FaultyDisk(fault, at))
-        assert command(check, path).status in (0, 1)
+        assert checked(path).status in (0, 1)
         found = state_of(path)
         assert found in (original, result), at
         seen.add(found == result)

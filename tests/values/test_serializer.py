@@ -87,6 +87,13 @@ class TestRefusals:
 
         assert "something else" in self.refused(encode=encode)
 
+    def test_a_line_that_decodes_without_its_first_byte_is_noticed(self) -> None:
+        def decode(self: Any, payload: bytes, *, type: Any) -> Any:
+            return msgspec.json.decode(payload[1:], type=type)
+
+        told = self.refused(framer="lines", encode=lambda self, obj: b"x" + msgspec.json.encode(obj), decode=decode)
+        assert "its first byte is another" in told
+
     def test_numbers_and_texts_keep_their_type(self) -> None:
         canonical = self.refused(encode=lambda self, obj: msgspec.json.encode(obj).replace(b"1.0", b"1"), decode=json)
         assert "something else" in canonical
