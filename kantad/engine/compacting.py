@@ -30,6 +30,7 @@ from kantad.engine.worker import Worker
 from kantad.store.beside import remove
 from kantad.store.compaction import Rewriting, Rewritten, Unsettled, swap_in
 from kantad.store.disk import Disk, remove_leftovers
+from kantad.store.formats import is_own
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.index import Index
 from kantad.store.log import FULL, Broken
@@ -144,12 +145,11 @@ class Compaction:
         ts = time_text(engine.clock())
         if retain.revisions is not None and rev - retain.revisions <= oldest:
             return Compacted(oldest, 0, before, before, "", ts)
-        order = Order(
-            log.path, log.identity, end, oldest, rev, engine.written.chain, retain.text, engine.clock(), archive
-        )
+        chain, now = engine.written.chain, engine.clock()
+        order = Order(log.path, log.identity, end, oldest, rev, chain, retain.text, now, archive, log.codec.name)
         report = Report()
         try:
-            worker = Worker.start(self.command)
+            worker = Worker.start(self.command, is_own(order.format))
             try:
                 report = await self._told(worker, order)
                 if report.code == "nothing":

@@ -38,7 +38,8 @@ T = TypeVar("T")
 class Options(TypedDict, total=False):
     """How a database is opened; all may be left out.
 
-    `migrations` is a module with `migrate_vN` functions, or its name. `format` is `json` or `msgpack`, of a new file.
+    `migrations` is a module with `migrate_vN` functions, or its name. `format` is `json` or `msgpack`, of a new
+    file, or `module:Class` of one's own, of any file.
     `ack` says what `async with` and `flush` wait for, `flush_interval` (seconds) how long what is not `durable` may be
     unwritten. `consistency` is what of the live value a transaction is checked for: what it `touched`, or the `whole`.
     `readonly` neither creates, locks nor changes the file. `retain` says how much history is kept, by compacting now
@@ -93,8 +94,8 @@ class Engine(Generic[T]):
     async def open(self) -> None:
         """Open the file, or make it; reading it holds up the loop.
 
-        Raises `Locked`, `NotOurs`, `Damaged`, `Failed` (a migration, or a state that does not fit), `NoRoom`, `Broken`,
-        OSError; RuntimeError if it is open.
+        Raises `Locked`, `NotOurs`, `Damaged`, `CodeError` (the format's class), `Failed` (a migration, or a state that
+        does not fit), `NoRoom`, `Broken`, OSError; RuntimeError if it is open.
         """
         if self._core is not None:
             raise RuntimeError(f"{self._filename} is open already")

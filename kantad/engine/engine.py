@@ -84,6 +84,7 @@ class Engine:
         self.history = "not verified yet"  # of the part before the snapshot that the start began with
         self.trouble: str | None = None  # why writes fail at the moment
         self.taken_back: Callable[[], object] = lambda: None  # called when changes were
+        self.watcher: Callable[[list[Applied]], None] | None = None  # is told what is published
         self.stopping, self.readonly = False, readonly
         self.window = Window()
         with log.buffer() as buffer:

@@ -59,11 +59,14 @@ def make(
 
 
 def try_out(engine: "Engine", diff: Any) -> None:
-    """Ask the validators about a canonical patch of the root (or SAME), and leave the state as it was.
+    """Ask the format and the validators about a canonical patch of the root (or SAME), and leave the state as it was.
 
     Raises `Problem`.
     """
-    if not engine.validators or diff is SAME:
+    if diff is SAME:
+        return
+    engine.log.codec.change(engine.micros, "", diff, engine.chain)  # one's own may not be able to keep it
+    if not engine.validators:
         return
     undo = Undo(engine.committer.orders)
     try:

@@ -14,7 +14,8 @@ from kantad.engine.memory import loading
 from kantad.engine.proposal import Ack
 from kantad.engine.ring import RING_BYTES
 from kantad.store.disk import Disk, RealDisk
-from kantad.store.log import new_file, open_log, open_readonly
+from kantad.store.formats import new_file
+from kantad.store.log import open_log, open_readonly
 from kantad.store.migrations import Failed, Migrations, Upgrade, behind, upgrade
 from kantad.store.recovery import Recovered
 from kantad.values.moment import now_micros
@@ -45,7 +46,7 @@ def open_engine(
     A new file begins with `initial`, where it is given. With `readonly` it is neither created, nor locked, nor
     changed; what is not of the type or the version is refused with `typed`, and shown as it is, with a warning,
     without. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
-    `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
+    `NotOurs`, `CodeError` (a format of one's own), `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
     """
     with loading() if own_process else nullcontext():
         if readonly:
@@ -57,7 +58,7 @@ def open_engine(
                 found.warnings.append(f"{why}: it is served as it is")
         else:
             if not os.path.exists(path):  # none is made that could not begin as the type has it
-                Upgrade(Recovered(), new_file(format or "json")[1], path, clock(), schema, migrations, initial=initial)
+                Upgrade(Recovered(), new_file(format, bytes(4))[1], path, clock(), schema, migrations, initial=initial)
             log, found = open_log(path, format, disk or RealDisk(), clock())
             upgrade(log, found, clock(), schema, migrations, initial=initial)
         for warning in found.warnings:

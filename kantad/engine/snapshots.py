@@ -33,6 +33,7 @@ from kantad.store.question import message
 from kantad.store.recovery import Recovered
 from kantad.store.task import Depict, Depicted, decode_depicted
 from kantad.values.errors import Problem
+from kantad.values.serializer import OwnCodec
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
@@ -53,6 +54,7 @@ class Snapshots:
     def __init__(self, engine: "Engine", found: Recovered) -> None:
         self.engine, self.least, self.small = engine, LEAST, SMALL
         self.command: Sequence[str] = COMMAND
+        self.own = isinstance(engine.log.codec, OwnCodec)
         self.rev, self.place, self.bytes = found.start_rev, found.start, found.snapshot  # of the last one
         self.is_beside = found.beside
         self.before = (self.rev, self.is_beside)  # that, while one is written into the file
@@ -80,8 +82,8 @@ class Snapshots:
         return self.engine.log.size - self.place > max(self.least, 2 * self.bytes)
 
     def in_file(self) -> bool:
-        """Whether the next one goes into the file."""
-        return self._is_small() or self.unsettled or self.engine.durable_last < 0
+        """Whether the next one goes into the file; in a format of one's own it always does."""
+        return self.own or self._is_small() or self.unsettled or self.engine.durable_last < 0
 
     def _is_small(self) -> bool:
         return self.bytes + self.engine.log.size - self.place <= self.small
@@ -93,14 +95,14 @@ class Snapshots:
         return self._grown() and self.in_file()
 
     def payload(self) -> bytes:
-        """A snapshot payload of what is written; nothing is in flight."""
+        """A snapshot payload of what is written; nothing is in flight. Raises `Problem` where that cannot be kept."""
         engine = self.engine
         at, log = engine.written, engine.log
+        self.before = (self.rev, self.is_beside)
         pending = engine.committer.unsettled()
         micros, m = pending[0].before if pending else (engine.micros, engine.m)
         with hidden(engine.root, pending):
             payload = log.codec.snapshot(micros, engine.root, at.rev, at.chain, v=engine.v, m=m)
-        self.before = (self.rev, self.is_beside)
         self.rev, self.is_beside = at.rev, False
         self.place, self.bytes = log.size + len(payload), len(payload)
         engine.past.anchor = Anchor(at.rev, log.size, at.chain)

@@ -66,10 +66,9 @@ class Rewritten(msgspec.Struct):
         """What is to be subtracted from an offset in the old file."""
         return self.place - self.start
 
-    @property
-    def framing(self) -> Framing:
-        """How the new file is framed."""
-        return BinaryFrames(self.seed) if self.seed else JsonLines()
+    def framing(self, old: Framing) -> Framing:
+        """How the new file is framed, where the old one is framed so: frames with a seed of their own."""
+        return BinaryFrames(self.seed) if self.seed else old
 
 
 def temporary_name(path: str) -> str:
@@ -148,7 +147,7 @@ class Rewriting:
 
     def __init__(self, disk: Disk, codec: Codec, fd: int, old: Framing, done: Rewritten) -> None:
         self.disk, self.codec, self.fd, self.old, self.done = disk, codec, fd, old, done
-        self.framing = done.framing
+        self.framing = done.framing(old)
         self.unsynced = 0
 
     @classmethod
@@ -170,7 +169,7 @@ class Rewriting:
         fd = create(disk, path, model)
         try:
             made = cls(disk, old.codec, fd, old.framing, done)
-            head = seed + done.framing.frame(payload, done.size, True)
+            head = seed + made.framing.frame(payload, done.size, True)
             done.size = 0
             made.write(head)
         except BaseException:

@@ -128,7 +128,7 @@ def keyed(
     is damaged in the older part is passed over: that is not a start's business. The oldest may stand in the
     snapshot that a compaction began the file with. A snapshot beside the file holds what is older than it.
     """
-    mark = b',"id":"' if isinstance(framing, JsonLines) else b"\xa2id"
+    mark = codec.id_mark
     kept: list[KeyedChange] = []  # newest first
     for anchor, stop in _segments(buffer, end, framing, codec, found):
         if buffer.find(mark, anchor.offset, stop) < 0:
@@ -157,7 +157,7 @@ def _keep(kept: list[KeyedChange], older: list[KeyedChange]) -> bool:
 def _kept_before(buffer: Any, end: int, framing: Framing, codec: Codec) -> list[KeyedChange]:
     """The window in the snapshot that a file begins with, if a compaction wrote it."""
     first = framing.next(buffer, framing.header, end)
-    if not isinstance(first, Frame) or not first.snapshot or first.payload.rfind(b"answers") < 0:
+    if not isinstance(first, Frame) or not first.snapshot or first.payload.rfind(codec.kept_mark) < 0:
         return []
     try:
         head: SnapshotHead = codec.decode(first.payload, SnapshotHead)

@@ -260,7 +260,11 @@ def _upgrade(
 ) -> list[Done]:
     needed = Upgrade(found, log.codec, log.path, micros, schema, steps, watch, initial)
     if needed.done:
-        log.append_together(list(needed.payloads(log.codec, found.rev, found.chain)))
+        try:
+            payloads = list(needed.payloads(log.codec, found.rev, found.chain))
+        except Problem as problem:  # a format of one's own
+            raise Failed(problem.detail) from None
+        log.append_together(payloads)
         try:
             with log.buffer() as buffer:  # the log is the only truth
                 now = recover_from(log.path, buffer, log.size, log.framing, log.codec)

@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from kantad.store.dialects import Sign
 from kantad.store.replay import Contradiction, Replayer, Start, single_changes
-from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, value_end, whole_behind
+from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, text_end, whole_behind
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, BinaryFrames, Decoded, Frame, Framing, JsonLines, More
@@ -119,7 +119,7 @@ class Recovery:
         trusting: bool = False,
     ) -> None:
         self.buffer, self.end, self.framing, self.codec, self.beside = buffer, end, framing, codec, beside
-        self.replayer = Replayer(codec, Copies(buffer, framing))
+        self.replayer = Replayer(codec, Copies(buffer, framing), isinstance(framing, JsonLines))
         self.found = Recovered()
         self.json = isinstance(framing, JsonLines)
         self.trusting, self.doubted = trusting, False
@@ -189,7 +189,7 @@ class Recovery:
         """Whether a snapshot line is this log's, and no old copy in a torn tail."""
         if stands_before(self.buffer, frame.payload, frame.start):
             return False
-        if self.trusting or not is_doubtful(self.buffer, frame.start):
+        if self.trusting or not is_doubtful(self.buffer, frame.start, self.framing, self.codec):
             return True
         self.doubted = True
         return False
@@ -206,7 +206,8 @@ class Recovery:
         if isinstance(frame, Frame) and (snapshot := self._whole_snapshot(frame.payload)) is not None:
             return snapshot, frame
         start = place + len(JsonLines.PREFIX)
-        stop = value_end(self.buffer, start, self.end) if self.json else -1
+        lines = self.framing if isinstance(self.framing, JsonLines) else None
+        stop = -1 if lines is None else text_end(lines, self.buffer, start, self.end)
         if stop >= 0 and (snapshot := self._whole_snapshot(self.buffer[start:stop])) is not None:
             return snapshot, Frame(place, stop, True, self.buffer[start:stop])
         return None
@@ -282,7 +283,7 @@ class Recovery:
     def _run_blocks(self, place: int) -> int:
         """Replay hashed changes as long as all is as it should be; returns where it stopped."""
         replayer, decode = self.replayer, self.codec.decoder(Step)
-        before, behind, more = (b',"h":"', b'"}', 1) if self.json else (b"\xa1h\xb0", b"", BinaryFrames.HEAD)
+        before, behind, more = self.codec.h_mark, self.codec.closing, self.framing.extra
         length = len(before) + 16 + len(behind)
         state, rev, chain, batch, m = replayer.state, replayer.rev, replayer.chain, replayer.batch, None
         payload = last = b""
@@ -333,7 +334,7 @@ class Recovery:
 
     def _shows_b(self) -> bool:
         """Whether anything before the replay is a sign of kanta 0.9."""
-        survey = Replayer(self.codec, lambda frame: False)
+        survey = Replayer(self.codec, lambda frame: False, self.json)
         try:
             for frame in single_changes(self.buffer, self.framing.header, self.found.start, self.framing, self.codec):
                 if survey.snapshot(frame) if frame.snapshot else survey.change(frame):
@@ -366,9 +367,10 @@ class Recovery:
     def _may_be_ours(self, place: int) -> bool:
         """Whether the first record may be the torn first write to a new file.
 
-        A MessagePack file is put in place whole: where its records stand behind zeros, its beginning was lost.
+        A file in MessagePack or a format of one's own is put in place whole: where its records stand behind zeros,
+        its beginning was lost.
         """
-        if self.json and _BINARY.search(self.buffer, place, self.end):
+        if self.json and (self.codec.name != "json" or _BINARY.search(self.buffer, place, self.end)):
             return False
         begin = b'{"ts":"' if self.json else bytes(~byte & 0xFF for byte in self.buffer[:4])
         head = self.buffer[place : min(place + len(begin), self.end)]
@@ -378,7 +380,8 @@ class Recovery:
         """Take a JSON record whose newline is missing or flipped; whether it was one."""
         snapshot = self.buffer[place : place + 9] == JsonLines.PREFIX
         start = place + 9 if snapshot else place
-        stop = value_end(self.buffer, start, self.end)
+        assert isinstance(self.framing, JsonLines)
+        stop = text_end(self.framing, self.buffer, start, self.end)
         newline = self.buffer.find(b"\n", place, self.end)
         if stop < 0 or stop == newline:
             return False

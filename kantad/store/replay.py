@@ -47,8 +47,9 @@ class Start(NamedTuple):
 class Replayer:
     """The database while its log is read. Times in microseconds since the epoch, `batch` an offset in bytes."""
 
-    def __init__(self, codec: Codec, is_old: Callable[[Frame], bool]) -> None:
+    def __init__(self, codec: Codec, is_old: Callable[[Frame], bool], lines: bool = False) -> None:
         self.codec = codec
+        self.lines = lines  # whether each record is a line of text
         self.is_old = is_old  # whether a record is a copy of one that stands before it in the file
         self.state: dict[str, Any] = {}
         self.rival: dict[str, Any] | None = None
@@ -144,7 +145,7 @@ class Replayer:
                 self.doubled += 1
                 self.warnings.append(f"byte {frame.start}: a doubled record of kanta's counts once")
                 return ""
-            if self.lost_its_h(frame.payload):
+            if self.without_lost_h(frame.payload) is not None:
                 return "its chain field is damaged"
             if micros_of(record.ts) <= self.micros and self.is_old(frame):
                 return "the record is an old copy of one before it"
@@ -167,9 +168,10 @@ class Replayer:
             self.m = micros_of(record.m)
         return ""
 
-    def lost_its_h(self, payload: bytes) -> bool:
-        """Whether this is one of our JSON records with a damaged `"h"`; in MessagePack the frame's checksum tells."""
-        return self.codec.name == "json" and blake3(self.chain + payload[:-24]).hexdigest(8).encode() == payload[-18:-2]
+    def without_lost_h(self, payload: bytes) -> bytes | None:
+        """One of our lines with a damaged mark of `h`, without it; None where it is none. Of a frame the checksum
+        tells."""
+        return self.codec.lost_h(payload, self.chain) if self.lines else None
 
     def _suspect(self) -> str:
         """After a hash that does not match: damage for certain where the record before hides a lost `h`."""

@@ -15,7 +15,9 @@ AT_ONCE: Final = 256  # outlines in a piece: decoding one takes less than a mill
 
 
 class Order(msgspec.Struct, tag=True):
-    """Write a file, of which `end` bytes are whole records, anew. `rev` and `chain` are of the newest one of these.
+    """Write a file of this `format`, of which `end` bytes are whole records, anew.
+
+    `rev` and `chain` are of the newest one of these.
 
     What is retained is `retain` (see `values.retention`) at the time `now`, in microseconds.
     """
@@ -29,6 +31,7 @@ class Order(msgspec.Struct, tag=True):
     retain: str
     now: int
     archive: bool
+    format: str
 
 
 class Further(msgspec.Struct, tag=True):

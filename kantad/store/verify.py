@@ -24,7 +24,7 @@ class Walk:
 
     def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec) -> None:
         self.framing, self.codec = framing, codec
-        self.replayer = Replayer(codec, Copies(buffer, framing))
+        self.replayer = Replayer(codec, Copies(buffer, framing), isinstance(framing, JsonLines))
         self.buffer, self.end = buffer, end
         self.place = framing.header
         self.why = ""

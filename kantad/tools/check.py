@@ -15,6 +15,7 @@ from kantad.store.log import NotOurs, reading
 from kantad.store.replay import Start
 from kantad.store.tail import UNPROMISED
 from kantad.store.verify import Verified, verify
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import refused
 from kantad.values.codec import Codec
 from kantad.values.framing import Framing
@@ -30,6 +31,7 @@ UNCHAINED: Final = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad check`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--end", type=int, metavar="BYTES", help="verify only this much of it, from its start")
 
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     path = os.path.realpath(args.file)
     name = escaped(args.file)
     try:
-        with reading(path) as (buffer, size, framing, codec):
+        with reading(path, args.format) as (buffer, size, framing, codec):
             size = size if args.end is None else min(size, args.end)
             beside, unused = _beside(path, buffer, size, framing, codec)
             verified = verify(buffer, size, framing, codec, beside)

@@ -13,10 +13,12 @@ from typing import Any, TextIO
 
 from kantad.logs import escaped
 from kantad.store.disk import Disk, RealDisk
+from kantad.store.imported import CodeError
 from kantad.store.log import Broken, NoRoom, open_log, reading
 from kantad.store.migrations import Done, Failed, Migrations, Upgrade, upgrade
 from kantad.store.recovery import recover
-from kantad.store.user_code import CodeError, migrations_of, schema_of
+from kantad.store.user_code import migrations_of, schema_of
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import BROKEN, REFUSALS, USAGE, refused
 from kantad.values.lines import Line, edits, painted, plain, safe, told
 from kantad.values.moment import now_micros
@@ -28,6 +30,7 @@ OK = 0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad migrate`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--migrations", metavar="MODULE", help="the module with migrate_v1, migrate_v2, and so on")
     parser.add_argument("--schema", metavar="MODULE:TYPE", help="the msgspec.Struct that the state is brought to")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
@@ -43,8 +46,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
         steps = None if args.migrations is None else migrations_of(args.migrations)
         schema = None if args.schema is None else schema_of(args.schema)
         if args.dry_run:
-            return _tell(os.path.realpath(args.file), name, steps, schema, out)
-        return _migrate(os.path.realpath(args.file), name, steps, schema, disk or RealDisk(), out, err)
+            return _tell(args, name, steps, schema, out)
+        return _migrate(args, name, steps, schema, disk or RealDisk(), out, err)
     except CodeError as error:
         print(f"kantad migrate: {escaped(str(error))}", file=err)
         return USAGE
@@ -58,9 +61,9 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
         return refused(name, error, err, "\nNothing was written.")
 
 
-def _tell(path: str, name: str, steps: Migrations | None, schema: Schema | None, out: TextIO) -> int:
-    teller = Teller(out)
-    with reading(path) as (buffer, size, framing, codec):
+def _tell(args: argparse.Namespace, name: str, steps: Migrations | None, schema: Schema | None, out: TextIO) -> int:
+    path, teller = os.path.realpath(args.file), Teller(out)
+    with reading(path, args.format) as (buffer, size, framing, codec):
         found = recover(buffer, size, framing, codec)
         teller.rev = found.rev
         version = Upgrade(found, codec, path, now_micros(), schema, steps, teller.tell).version
@@ -69,11 +72,17 @@ def _tell(path: str, name: str, steps: Migrations | None, schema: Schema | None,
 
 
 def _migrate(
-    path: str, name: str, steps: Migrations | None, schema: Schema | None, disk: Disk, out: TextIO, err: TextIO
+    args: argparse.Namespace,
+    name: str,
+    steps: Migrations | None,
+    schema: Schema | None,
+    disk: Disk,
+    out: TextIO,
+    err: TextIO,
 ) -> int:
-    teller = Teller(out)
+    path, teller = os.path.realpath(args.file), Teller(out)
     disk.stat(path)  # a file that is not there is none to migrate
-    log, found = open_log(path, None, disk, now_micros())
+    log, found = open_log(path, args.format, disk, now_micros())
     for warning in found.warnings:
         print(f"warning: {escaped(warning)}", file=err)
     teller.rev = found.rev

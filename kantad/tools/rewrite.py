@@ -21,11 +21,14 @@ from kantad.store.compaction import (
     temporary_name,
 )
 from kantad.store.disk import RealDisk
+from kantad.store.formats import format_of
 from kantad.store.history import Unreadable
-from kantad.store.log import FULL, format_of, mapped
+from kantad.store.imported import CodeError
+from kantad.store.log import FULL, mapped
 from kantad.store.question import message
 from kantad.store.task import Further, Order, Report, decode_task, pieces
 from kantad.tools.ordered import messages, run
+from kantad.values.errors import Problem
 from kantad.values.retention import retention
 
 
@@ -46,7 +49,7 @@ class Work:
         """Do what was ordered; raises what goes wrong."""
         order = self.order
         with mapped(self.fd, order.end) as buffer:
-            framing, codec = format_of(buffer[:16], None)
+            framing, codec = format_of(buffer, order.format)
             old = Old(buffer, order.end, framing, codec, order.oldest, order.file)
             cut = old.cut(retention(order.retain), order.rev, order.now)
             if cut <= order.oldest:
@@ -98,6 +101,8 @@ def reported(work: Work, end: int | None) -> Report:
         return Report("damaged", str(error))
     except Ambiguous:
         return Report("ambiguous")
+    except (Problem, CodeError) as error:  # a format of one's own
+        return Report("failed", str(error))
     except OSError as error:
         return Report("full" if error.errno in FULL else "failed", error.strerror or str(error))
     except Exception as error:

@@ -36,7 +36,7 @@ def made(order: Depict, channel: socket.socket, disk: Disk) -> Depicted:
         if (model.st_dev, model.st_ino) != order.identity or model.st_size < order.end:
             raise OSError(errno.ESTALE, "it is another file now", order.file)
         with mapped(fd, order.end) as buffer:
-            framing, codec = format_of(buffer[:16], None)
+            framing, codec = format_of(buffer, None)
             found = recover_from(order.file, buffer, order.end, framing, codec)
             window = packed(keyed(buffer, order.end, framing, codec, found))
     finally:

@@ -11,6 +11,7 @@ from kantad.store.log import Broken
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
 from tests.engine.engine_kit import TIMEOUT, Database, eventually, flushed, proposal, put, write
+from tests.own_formats import CBOR
 
 POLICIES = ["durable", "written", "applied"]
 TEN_YEARS = 10 * 365 * 86400 * 1_000_000
@@ -93,7 +94,7 @@ async def test_a_large_state_is_written_again_only_when_the_log_doubled_it(datab
     assert sum("state" in record for record in database.records()) == 2
 
 
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 async def test_the_size_rule_holds_after_a_restart_of_a_long_log(tmp_path: Any, format: str) -> None:
     database = Database(str(tmp_path / "data.kantadb"), format)
     engine = database.open()
@@ -157,7 +158,7 @@ async def test_no_room_for_a_snapshot_that_is_due_does_not_stop_small_writes(dat
     assert engine.durable_rev == stored + 1
 
 
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 @pytest.mark.parametrize("jump", [TEN_YEARS, -TEN_YEARS])
 async def test_ts_never_runs_backwards(tmp_path: Any, format: str, jump: int) -> None:
     database = Database(str(tmp_path / "data.kantadb"), format)
@@ -197,6 +198,6 @@ async def test_a_start_replays_only_what_stands_behind_the_snapshot(either: Data
     await engine.snapshot()
     await write(engine, proposal("put", "/a", 1))
     await either.stop()
-    again = open_engine(either.path)
+    again = open_engine(either.path, format=either.format)
     assert (again.past.anchor.rev, again.rev) == (50, 51)
     await again.stop()
