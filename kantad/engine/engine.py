@@ -267,6 +267,8 @@ class Engine:
         self.backlog.wrote(changes, end)
         self.written_last = end - len(changes[-1].payload) - self.log.framing.extra
         self.feeds.published(changes)
+        if self.watcher is not None:
+            self.watcher(changes)
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written

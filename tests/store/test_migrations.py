@@ -18,13 +18,13 @@ from kantad.store.recovery import recover
 from kantad.store.user_code import migrations_of
 from kantad.store.verify import verify
 from kantad.tools import check
-from kantad.values.content import encode_json, same
+from kantad.values.content import same
 from kantad.values.moment import datetime_of
 from kantad.values.record import Change
 from kantad.values.schema import Schema
 from tests.golden.typed import make as typed
 from tests.own_formats import format_flag
-from tests.store.disks import Death, FaultyDisk
+from tests.store.disks import FaultyDisk
 from tests.store.logs import ALL, FORMATS, T0, Maker
 from tests.tools.kit import Ran, command
 
@@ -248,32 +248,6 @@ def test_keys_that_are_floats_or_bytes_are_refused_in_messagepack(tmp_path: Path
 
 
 # -- all or nothing
-
-
-@pytest.mark.parametrize("fault", ["death", "late death"])
-def test_killed_at_any_call_the_file_is_the_original_or_the_result(made: Path, tmp_path: Path, fault: str) -> None:
-    work = tmp_path / "work"
-    original = state_of(made)
-    calls = FaultyDisk()
-    work.mkdir()
-    path = work / "data.kantadb"
-    shutil.copy(made, path)
-    run(path, Schema(Data), THREE, calls)
-    result = state_of(path)
-    seen = set()
-    for at in range(calls.count):
-        shutil.rmtree(work)
-        work.mkdir()
-        shutil.copy(made, path)
-        with pytest.raises(Death):
-            run(path, Schema(Data), THREE, FaultyDisk(fault, at))
-        assert checked(path).status in (0, 1)
-        found = state_of(path)
-        assert found in (original, result), at
-        seen.add(found == result)
-        assert encode_json(run(path, Schema(Data), THREE).state) == encode_json(result[1])
-        assert len(records(path)) == 6
-    assert seen == {False, True}
 
 
 def test_every_truncation_and_a_lost_first_byte_leave_the_original(made: Path, tmp_path: Path) -> None:
