@@ -39,7 +39,7 @@ BELOW: dict[str, set[str]] = {
     "engine": {"store", "values"},
     "web": {"engine", "store", "values", ""},
     "tools": {"store", "values", ""},
-    "client": {"values"},
+    "client": {"values", ""},
     "testing": {"client", "web", "engine", "store", "values"},
     "process": {"web", "engine", "store", "values", "tools", "process", ""},
 }

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any, Final, Literal, NoReturn
+from weakref import WeakSet
 
 import msgspec
 
@@ -54,6 +55,7 @@ class Channel:
         self.rev = 0  # the newest revision heard of
         self.ids = count(1)
         self.followers: dict[Follower, int] = {}  # and the id of its subscription at present, 0 if there is none
+        self.dead: WeakSet[object] = WeakSet()  # mirrors that have ended and are not closed yet
         self._by_sub: dict[object, Follower] = {}
         self._book = Book()
         self._wake = asyncio.Event()
@@ -286,9 +288,9 @@ class Channel:
             if message.error is None:
                 follower.begun(message)
                 self.settle()
-            elif message.error.get("code") in TRY_AGAIN:
+            elif message.error.get("code") in TRY_AGAIN and message.error.get("code") != "too_many":
                 self._rest(follower, message.error)
-            else:
+            else:  # one subscription too many stays one until another is closed, which nobody may ever do
                 self._ended(follower, refusal(message.error))
                 self.settle()
 
@@ -312,6 +314,8 @@ class Channel:
         logger.log(level, "a feed is subscribed again in %.0f s: %s", REST, problem.get("detail", problem))
         self._by_sub.pop(self.followers[follower], None)
         self.followers[follower] = 0
+        follower.behind = True
+        self.settle()
         self._loop.call_later(REST, self._subscribe_again, follower)
 
     def _subscribe_again(self, follower: Follower) -> None:
@@ -365,7 +369,9 @@ class Channel:
 
     def settle(self) -> None:
         """See which state this is now: followers call it when they have caught up."""
-        if self._live:
+        if self._live and self.dead:
+            self._show("stale")
+        elif self._live:
             self._show("catching up" if any(follower.behind for follower in self.followers) else "connected")
 
     def _show(self, state: State) -> None:

@@ -22,7 +22,7 @@ from kanta_client.options import Options, Unnamed
 from kanta_client.outgoing import assignment, builtins
 from kanta_client.paths import Path, keys_of, pointer
 from kanta_client.records import Backup, Change, Read, Written
-from kanta_client.session import PAGE, Position, Session, decoded, position_of
+from kanta_client.session import Position, Session, decoded, position_of
 from kanta_client.subscription import Subscription
 from kanta_client.transaction import Transaction
 from kanta_client.update import update
@@ -172,18 +172,8 @@ class KantaClient:
         return Read(decoded(answer, type), answer.etag, answer.rev, answer.cursor)
 
     async def keys(self, path: Path = "", *, timeout: float | None = None) -> list[str]:
-        """All keys of the object at a path, in its order, asked for in pages; raises `NotFound`.
-
-        Empty for what is no object.
-        """
-        found: list[str] = []
-        at, after = pointer(path), None
-        while True:
-            answer = await self._session.page(at, PAGE, after, timeout)
-            found += answer.keys
-            if answer.next is None:
-                return found
-            after = answer.next
+        """All keys of the object at a path, in its order; raises `NotFound`. Empty for what is no object."""
+        return await self._session.keys_of(pointer(path), timeout)
 
     def history(
         self,

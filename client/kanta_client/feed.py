@@ -89,7 +89,7 @@ class Feed:
         if answer.rev >= self.channel.rev:
             self._caught_up()
         else:
-            self._ask_for_goal()
+            self._ask_for_goal({})
 
     def heard(self, event: Message, size: int, kind: Kind | None = None) -> None:
         """See `Follower`."""
@@ -115,13 +115,17 @@ class Feed:
 
     # -- whether it has caught up
 
-    def _ask_for_goal(self) -> None:
+    def _ask_for_goal(self, until: dict[str, Any]) -> None:
         """Ask which change is the last one that is yet to come: with filters, no event may ever tell."""
         self._goal = 0
-        members = {**self._members(), "order": "desc", "limit": 1}
+        members = {**self._members(), **until, "order": "desc", "limit": 1}
         self.channel.tell({"op": "changes", **members}, self._told)
 
     def _told(self, answer: Message) -> None:
+        if not answer.changes and answer.next is not None:  # the server has not searched all of it
+            if self.behind and self.followed:
+                self._ask_for_goal({"until": answer.next})
+            return
         self._goal = answer.changes[0].rev if answer.changes else 0
         if self.rev >= self._goal:
             self._caught_up()

@@ -42,6 +42,7 @@ class Keys(msgspec.Struct, tag_field="op", tag="keys", omit_defaults=True):
     path: str
     limit: int
     after: str | None = None
+    rev: int | None = None
 
 
 class Message(msgspec.Struct, gc=False):

@@ -16,7 +16,7 @@ from weakref import WeakSet
 import msgspec
 
 from kanta_client.channel import Channel
-from kanta_client.errors import Closed, KantaError, NotFound, Overrun, Unreachable, refusal
+from kanta_client.errors import Closed, KantaError, NotFound, Overrun, Refused, Unreachable, refusal
 from kanta_client.feed import Feed, Filters, Kind
 from kanta_client.messages import Message
 from kanta_client.records import Change, Written
@@ -52,6 +52,7 @@ class Mirror(Generic[T]):
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._lines: WeakSet[Line] = WeakSet()  # who stops iterating is forgotten
         self._callbacks: list[Callable[[Change], None]] = []
+        self._enders: list[Callable[[KantaError], None]] = []
 
     async def __aenter__(self) -> Self:
         self._feed.follow()
@@ -71,9 +72,17 @@ class Mirror(Generic[T]):
     def close(self) -> None:
         """Follow no more; the value stays as it is."""
         self._feed.leave()
+        self._enders.clear()
         self._end(Closed("the mirror is closed"))
+        self._channel.dead.discard(self)
+        self._channel.settle()
 
     # -- reading
+
+    def _check(self) -> None:
+        """Raise why the mirror is dead: what it shows would be old without anybody knowing."""
+        if self._error is not None and not isinstance(self._error, Closed):
+            raise self._error
 
     @property
     def value(self) -> T:
@@ -81,8 +90,7 @@ class Mirror(Generic[T]):
 
         The same containers are changed in place later: what must stay as it is, is to be copied.
         """
-        if self._error is not None and not isinstance(self._error, Closed):
-            raise self._error
+        self._check()
         if not self._filled:
             raise KantaError(f"the mirror of {self.path!r} has nothing yet: enter it (`async with`) first")
         if self.raw is MISSING:
@@ -91,8 +99,14 @@ class Mirror(Generic[T]):
 
     @property
     def exists(self) -> bool:
-        """Whether there is a value."""
+        """Whether there is a value; raises why the mirror is dead, as all that reads it."""
+        self._check()
         return self.raw is not MISSING
+
+    @property
+    def error(self) -> KantaError | None:
+        """Why it is dead: what its value raises. None while it goes on, and when it was closed."""
+        return None if isinstance(self._error, Closed) else self._error
 
     @property
     def rev(self) -> int:
@@ -176,26 +190,44 @@ class Mirror(Generic[T]):
                 future.exception()  # seen: who is cancelled does not raise it
         future.result()
 
-    def _ask(self, rev: int) -> None:
+    def _ask(self, rev: int, since: str = "") -> None:
         """Ask whether anything up to a revision is yet to come: if it was elsewhere, no event tells."""
         behind = self._feed.rev
         if behind < 0 or behind >= rev or not self._feed.followed:
             return
-        if self._asked is not None and not self._asked.done():
+        if not since and self._asked is not None and not self._asked.done():
             return  # one after the other: it may cost the server a look at much of its log
 
         def told(answer: Message) -> None:
-            if not answer.changes and answer.rev >= rev and self._feed.rev == behind:
+            if answer.changes or self._feed.rev != behind:
+                return
+            if answer.next is not None:  # the server has not searched all of it
+                self._ask(rev, answer.next)
+            elif answer.rev >= rev:
                 self._feed.rev = rev
                 self.moved()
 
-        request = {"op": "changes", "path": self.path, "since": self._feed.cursor, "until": rev, "limit": 1}
+        request = {"op": "changes", "path": self.path, "since": since or self._feed.cursor, "until": rev, "limit": 1}
         self._asked = self._channel.tell(request, told)
 
     def on_change(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call back after each change was applied; returns what ends that. What a callback raises is logged."""
+        """Call back after each change was applied; returns what ends that. What a callback raises is logged.
+
+        Raises why the mirror is dead. If it dies later, `on_end` tells.
+        """
+        self._check()
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
+
+    def on_end(self, callback: Callable[[KantaError], None]) -> Callable[[], None]:
+        """Call back once with the error that ends it, at once where it has ended; returns what ends that.
+
+        It ends by a value that is not of its type, another history, a closed client. Its own `close` is no such end.
+        """
+        self._enders.append(callback)
+        if self._error is not None:
+            self._tell_end(self._error)
+        return lambda: self._enders.remove(callback) if callback in self._enders else None
 
     def __aiter__(self) -> AsyncIterator[Change]:
         """The changes from now on, after each was applied; who is 10,000, or 64 MiB, late is told so by `Overrun`."""
@@ -213,7 +245,6 @@ class Mirror(Generic[T]):
             with self.lock:
                 self._apply(kind, message)
         except Exception as error:
-            logger.exception("the mirror of %r cannot take revision %d", self.path, message.rev)
             self._feed.leave()
             dead = KantaError(f"the mirror of {self.path!r} cannot take revision {message.rev}: {error}")
             dead.__cause__ = error
@@ -257,7 +288,20 @@ class Mirror(Generic[T]):
 
     def failed(self, error: KantaError) -> None:
         """See `Taker`."""
+        if not isinstance(error, Closed):
+            fault = None if isinstance(error, Refused) else error.__cause__
+            logger.error("the mirror of %r has ended: %s", self.path, error, exc_info=fault)
+            self._channel.dead.add(self)
         self._end(error)
+        self._channel.settle()
+
+    def _tell_end(self, error: KantaError) -> None:
+        enders, self._enders = self._enders, []
+        for callback in enders:
+            try:
+                callback(error)
+            except Exception:
+                logger.exception("a callback of the end of the mirror of %r raised", self.path)
 
     def _end(self, error: KantaError) -> None:
         self._error = self._error or error
@@ -268,6 +312,7 @@ class Mirror(Generic[T]):
                 future.set_exception(self._error)
         for line in list(self._lines):
             line.end(self._error)
+        self._tell_end(self._error)
 
 
 class Line:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from kanta_client.http import Http
     from kanta_client.link import Socket
 
-PAGE: Final = 1_000  # changes, or keys, that are asked for at once
+PAGE: Final = 1_000  # changes that are asked for at once
+MOST_KEYS: Final = 100_000  # that the server gives at once, which are those of one moment
 Position = int | str | Written
 
 
@@ -91,11 +92,26 @@ class Session:
         asked = Get(next(channel.ids), at, position_of(rev), when)
         return channel.ask(asked.id, encoded(asked), None, seconds)
 
-    def page(self, at: str, limit: int, after: str | None, seconds: float | None) -> Awaitable[Message]:
+    def page(
+        self, at: str, limit: int, after: str | None, seconds: float | None, rev: int | None = None
+    ) -> Awaitable[Message]:
         """Ask for keys."""
         channel = self.channel()
-        asked = Keys(next(channel.ids), at, limit, after)
+        asked = Keys(next(channel.ids), at, limit, after, rev)
         return channel.ask(asked.id, encoded(asked), None, seconds)
+
+    async def keys_of(self, at: str, seconds: float | None, *, page: int = MOST_KEYS) -> list[str]:
+        """All keys of an object: in one answer, or, where they do not fit, as of one revision in several."""
+        answer = await self.page(at, page, None, seconds)
+        if answer.next is None:
+            return answer.keys
+        rev, after, found = (await self.ping(seconds)).rev, None, list[str]()
+        while True:
+            answer = await self.page(at, page, after, seconds, rev)
+            found += answer.keys
+            if answer.next is None:
+                return found
+            after = answer.next
 
     def ping(self, seconds: float | None = None) -> Awaitable[Message]:
         """Ask for the present revision."""

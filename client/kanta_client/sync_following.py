@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from kanta_client.background import Background
+from kanta_client.errors import KantaError
 from kanta_client.mirror import Mirror
 from kanta_client.records import Change, Written
 from kanta_client.subscription import Subscription
@@ -148,7 +149,7 @@ class SyncMirror(Generic[T]):
 
     @property
     def exists(self) -> bool:
-        """Whether there is a value."""
+        """Whether there is a value; raises why the mirror is dead, as all that reads it."""
         return self._here().exists
 
     @property
@@ -165,6 +166,11 @@ class SyncMirror(Generic[T]):
     def live(self) -> bool:
         """Whether it is connected and has caught up with the server."""
         return self._here().live
+
+    @property
+    def error(self) -> KantaError | None:
+        """Why it is dead: what its value raises. None while it goes on, and when it was closed."""
+        return self._here().error
 
     def __getitem__(self, key: Any) -> Any:
         with self._still():
@@ -215,6 +221,10 @@ class SyncMirror(Generic[T]):
         The callback may read the mirror, but must not wait for the client: that raises RuntimeError.
         """
         return self._mirror.on_change(callback)
+
+    def on_end(self, callback: Callable[[KantaError], None]) -> Callable[[], None]:
+        """Call back once with the error that ends it, in the background's thread; returns what ends that."""
+        return self._background.run(made(lambda: self._mirror.on_end(callback)))
 
 
 def copy(value: T) -> T:

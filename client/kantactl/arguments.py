@@ -4,6 +4,8 @@ import argparse
 import os
 from typing import Any, Final, TypeVar
 
+from kantad import __version__
+
 Action = TypeVar("Action", bound=argparse.Action)
 
 URL: Final = "http://127.0.0.1:8700"
@@ -55,6 +57,7 @@ def parser() -> Parser:
         prog="kantactl", description=ABOUT, epilog=STATUSES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     _common(top, first=True)
+    top.add_argument("--version", action="version", version=f"kantactl {__version__}", help="tell the version, and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, (about, add) in COMMANDS.items():
         command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
@@ -172,7 +175,10 @@ def _count(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not seconds >= 0:  # nor is it NaN, which no time is later than
         raise argparse.ArgumentTypeError(f"no number of seconds: {text}")
     return seconds

@@ -123,17 +123,24 @@ def cursor(rev: int, chain: bytes) -> str:
     return f"{rev}-{chain.hex()}"
 
 
+FARTHEST: Final = 10**19
+
+
 def parse_cursor(text: str | int, name: str) -> tuple[int, str | None]:
-    """A revision or a cursor as (revision, chain or None); raises `Problem("invalid_parameter")`."""
+    """A revision or a cursor as (revision, chain or None); raises `Problem("invalid_parameter")`.
+
+    All revisions of more than 19 digits are one that no database reaches: ahead of it, and not malformed.
+    """
     if type(text) is int and text >= 0:
         return text, None
     if type(text) is str:
         number, dash, chain = text.partition("-")
-        if number.isascii() and number.isdigit() and len(number) < 20:
+        if number.isascii() and number.isdigit():
+            rev = int(number) if len(number) < 20 else FARTHEST
             if not dash:
-                return int(number), None
+                return rev, None
             if len(chain) == 16 and all(c in "0123456789abcdef" for c in chain):
-                return int(number), chain
+                return rev, chain
     raise Problem("invalid_parameter", f"{name} is a revision or a cursor", parameter=name)
 
 

@@ -26,7 +26,6 @@ MOST_CHANGES: Final = 10_000  # of one listing, or of a feed that is to end
 MOST_BYTES: Final = 8 << 20  # of one listing
 MOST_SECONDS: Final = 2.0  # of going through the log for one listing
 SLICE: Final = 0.004  # seconds between two looks at everything else
-MOST_DIGITS: Final = 19  # of a revision
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -160,7 +159,7 @@ async def last_of(engine: Engine, until: int | str | None) -> int:
 
 def _is_ahead(text: str, newest: int) -> bool:
     """Whether this is a plain revision that is not reached yet, however far away."""
-    return text.isascii() and text.isdigit() and (len(text) > MOST_DIGITS or int(text) > newest)
+    return text.isascii() and text.isdigit() and parse_cursor(text, "until")[0] > newest
 
 
 async def _walk(listing: Listing, filter: Filter, limit: int, revs: range) -> None:

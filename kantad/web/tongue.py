@@ -7,6 +7,7 @@ whole is looked at one by one, so that each request is answered for itself.
 
 from binascii import hexlify
 from collections.abc import Callable, Hashable, Sequence
+from math import isfinite
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -141,7 +142,9 @@ class Apart:
             found: Request = decoded(_converted, value, MEMBERS if writes else ())
         except Problem as problem:
             given = value.get("id") if type(value) is dict else None
-            return Refused(given if type(given) in (int, float, str) else None, problem)
+            return Refused(given if type(given) in (int, float, str) and not _infinite(given) else None, problem)
+        if _infinite(found.id):
+            return Refused(None, Problem("invalid_value", "an id is a finite number or a string", parameter="id"))
         return found
 
 
@@ -311,7 +314,10 @@ def _requests(payload: bytes, msgpack: bool, decoders: tuple[Callable[[bytes], A
             found = decoder(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
-        return found if type(found) is list else [found]
+        requests = found if type(found) is list else [found]
+        if msgpack and any(_infinite(each.id) for each in requests):
+            break
+        return requests
     return _one_by_one(payload, msgpack, max_depth)
 
 
@@ -323,6 +329,11 @@ def _one_by_one(payload: bytes, msgpack: bool, max_depth: int) -> Requests:
         return [Refused(None, problem)]
     apart = Apart(value if type(value) is list else [value], max_depth)
     return apart if len(apart) > 1 else apart[:]
+
+
+def _infinite(id: Any) -> bool:
+    """Whether this is a number that JSON does not have, so no event could name it."""
+    return type(id) is float and not isfinite(id)
 
 
 def _converted(value: Any) -> Whole:

@@ -15,6 +15,8 @@ import pytest
 from kanta_client import SyncKantaClient
 from kanta_client.testing import serve
 
+import kantad
+
 TIMEOUT = 30
 COMMAND = [sys.executable, "-m", "kantactl"]
 Done = subprocess.CompletedProcess[str]
@@ -171,9 +173,11 @@ def test_usage_is_told_by_status_2(kantactl: Kantactl) -> None:
         ["get", "a", "b"],
         ["get", "--ur", "x"],
         ["watch", "--limit", "x"],
-        ["get", "--timeout", "nan"],
+        *(["get", "--timeout", text] for text in ("nan", "-1", "soon")),
     ):
-        assert kantactl(*arguments).returncode == 2
+        done = kantactl(*arguments)
+        assert (done.returncode, "_seconds" in done.stderr) == (2, False)
+    assert kantactl("--version").stdout == f"kantactl {kantad.__version__}\n"
     helped = kantactl("--help")
     assert helped.returncode == 0
     assert "exit status:" in helped.stdout

@@ -36,7 +36,8 @@ async def test_what_has_ended_does_not_catch_up() -> None:
         line.sockets[0].lose()
         await line.until(lambda: not channel.followers)
         await asyncio.sleep(0.01)
-        assert line.states[-2:] == ["catching up", "connected"]
+        assert line.states[-2:] == ["catching up", "stale"]
+    assert line.states[-1] == "connected"  # when it is closed
     await channel.close()
 
 

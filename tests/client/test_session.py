@@ -1,5 +1,6 @@
 """The methods of a client against a real server: each does what it says, and reads what it wrote."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -13,6 +14,9 @@ from kanta_client import (
     PreconditionFailed,
     Refused,
 )
+from kanta_client.address import address_of
+from kanta_client.channel import Patience
+from kanta_client.session import Session
 
 from tests.serving import Serving
 
@@ -53,6 +57,18 @@ async def test_keys_are_all_of_them(db: KantaClient) -> None:
     assert await db.keys("/many/k1") == []
     with pytest.raises(NotFound):
         await db.keys("/few")
+
+
+async def test_keys_that_do_not_fit_one_answer_are_those_of_one_moment(db: KantaClient, serving: Serving) -> None:
+    await db.set("/many", dict.fromkeys("abcdefg", 0))
+    session = Session(address_of(f"http://127.0.0.1:{serving.port}"), Patience(), None, True)
+    reading = asyncio.create_task(session.keys_of("/many", None, page=2))
+    while not reading.done():
+        for key in await db.keys("/many"):
+            await db.delete(("many", key))
+        await db.set("/many", dict.fromkeys("abcdefg", 0))
+    assert "abcdefg".endswith("".join(await reading))  # as they go one by one
+    await session.close()
 
 
 async def test_what_is_removed_is_gone_and_what_is_not_there_is_not_found(db: KantaClient) -> None:

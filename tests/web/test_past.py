@@ -99,7 +99,7 @@ async def test_what_is_asked_wrongly_is_refused(serving: Serving) -> None:
         for query, status, code in (
             ("rev=3", 404, "unknown_revision"),
             (f"rev=1{'0' * 18}", 404, "unknown_revision"),
-            ("rev=99999999999999999999", 400, "invalid_parameter"),
+            ("rev=99999999999999999999", 404, "unknown_revision"),
             ("rev=3-0000000000000000", 409, "history_diverged"),
             ("rev=1-0000000000000000", 409, "history_diverged"),
             ("rev=2-0000000000000000", 409, "history_diverged"),

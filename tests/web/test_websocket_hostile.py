@@ -184,6 +184,17 @@ async def test_a_bad_request_is_answered_by_its_id_and_the_others_of_its_message
     assert not caplog.records
 
 
+@pytest.mark.parametrize("id", [float("nan"), float("inf"), float("-inf")])
+async def test_an_id_that_json_does_not_have_is_none(serving: Serving, id: float) -> None:
+    peer = await Peer.open(serving, msgpack=True)
+    for members in ({"op": "ping"}, {"op": "subscribe"}, {"op": "transact", "diff": {"a": 1}}, {"op": "nonsense"}):
+        peer.send({"id": id, **members}, single=True)
+        assert (await peer.answer(None))["error"]["status"] == 400
+    peer.send({"id": 1, "op": "ping"}, {"id": id, "op": "subscribe"}, {"id": 2, "op": "ping"})
+    assert (await peer.answer(None))["error"]["code"] == "invalid_value"
+    assert [(await peer.answer(each))["rev"] for each in (1, 2)] == [0, 0]
+
+
 async def test_the_wrong_kind_of_frame_is_answered_and_the_connection_stays(serving: Serving) -> None:
     for msgpack, opcode in ((False, BINARY), (True, TEXT)):
         peer = await Peer.open(serving, msgpack=msgpack)
