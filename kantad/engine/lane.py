@@ -90,8 +90,7 @@ def _write_each(
                 change = _made(engine, ends, place, patch, rev + 1, chain, before)
                 chain = chain if change is None else change.chain
             else:
-                target, name, old, value = member
-                change = None
+                (target, name, old, value), change = member, None
                 if old != value or type(old) is not type(value):
                     patch = patch if value is patch[name] else {name: value}
                     payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
