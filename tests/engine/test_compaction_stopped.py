@@ -89,10 +89,10 @@ async def keep_writing(engine: Engine, disk: Photographed, enough: asyncio.Event
         disk.acknowledged = outcome.rev
 
 
-async def test_a_death_at_any_call_of_a_compaction_loses_nothing(either: Database, tmp_path: Path) -> None:
-    disk = Photographed(Path(either.path).parent, tmp_path / "album")
-    either.disk = disk
-    engine = either.open()
+async def test_a_death_at_any_call_of_a_compaction_loses_nothing(builtin: Database, tmp_path: Path) -> None:
+    disk = Photographed(Path(builtin.path).parent, tmp_path / "album")
+    builtin.disk = disk
+    engine = builtin.open()
     await filled(engine, 60)
     disk.acknowledged = engine.rev
     enough = asyncio.Event()

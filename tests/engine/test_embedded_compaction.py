@@ -20,6 +20,7 @@ def count(engine: "Engine[Data]", times: int) -> None:
             data.most += 1
 
 
+@pytest.mark.parametrize("form", ["json", "msgpack"])
 async def test_history_is_dropped_and_kept_as_a_database_of_its_own(engine: "Engine[Data]", path: Path) -> None:
     count(engine, 50)
     before, users = engine.rev, engine.data.users
