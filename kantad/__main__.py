@@ -17,21 +17,26 @@ import socket
 import ssl
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 
 from kantad import __version__
 from kantad.background import verify_older_part
+from kantad.changes import ChangeLog
+from kantad.changes import set_up as set_up_changes
 from kantad.config import COMMANDS, Config, UsageError, environment, load, unknown
 from kantad.engine.engine import Engine
 from kantad.engine.memory import return_large_blocks
 from kantad.engine.opening import open_engine
 from kantad.logs import escaped, open_closed_streams, set_up
+from kantad.store.imported import CodeError, resolver
 from kantad.store.log import Broken, Locked, NoRoom, NotOurs
 from kantad.store.migrations import Failed, Migrations
-from kantad.store.user_code import CodeError, migrations_of, schema_of
+from kantad.store.user_code import migrations_of, schema_of
 from kantad.values.errors import Damaged
+from kantad.values.names import Names
 from kantad.values.pointer import bound as path_bound
 from kantad.values.schema import Schema
 from kantad.web.access import LOOPBACK, Access
@@ -101,6 +106,9 @@ def offline(name: str, arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name on a terminal that is not UTF-8
     try:
         return int(tool.run(parsed, sys.stdout, sys.stderr))
+    except CodeError as error:
+        print(f"kantad {name}: {escaped(str(error))}", file=sys.stderr)
+        return USAGE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return OK
@@ -120,7 +128,7 @@ def serve(config: Config) -> int:
             return runner.run(_serve(config, code))
         except Failed as error:
             return _failed(USAGE, f"{config.get('db')}: {error}. Nothing was written")
-        except UsageError as error:
+        except (UsageError, CodeError) as error:
             return _failed(USAGE, str(error))
         except Locked as error:
             return _failed(LOCKED, str(error))
@@ -188,7 +196,7 @@ def _open(config: Config, code: Code) -> tuple[Engine, list[socket.socket]]:
 
 
 async def _serve(config: Config, code: Code) -> int:
-    context = _tls(config)
+    context, names = _tls(config), _names(config)
     engine, bound = _open(config, code)
     stop = _until_signal(engine)
     path_bound.segments = config.get("max-segments")
@@ -211,6 +219,7 @@ async def _serve(config: Config, code: Code) -> int:
     )
     if config.get("retain") is not None:
         engine.compaction.keep_to(config.get("retain"))
+    changes = _log_changes(engine, config, names)
     verifying = asyncio.get_running_loop().create_task(verify_older_part(engine))
     ends: set[asyncio.Future[Any]] = {stop, engine.broken}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -225,7 +234,25 @@ async def _serve(config: Config, code: Code) -> int:
     engine.retire()
     await server.stop()
     await engine.stop()
+    if changes is not None:
+        changes.close()
     return BROKEN if engine.broken.done() else OK
+
+
+def _names(config: Config) -> Names | None:
+    """What gives identifiers their names, if anything does; raises `CodeError`."""
+    name = config.get("resolver")
+    return Names(resolver(name), partial(logger.warning, "--resolver %s failed: %s", name)) if name else None
+
+
+def _log_changes(engine: Engine, config: Config, names: Names | None) -> ChangeLog | None:
+    """The log of changes, if it is wanted."""
+    if not config.get("log-changes"):
+        return None
+    set_up_changes(config.get("log-format"), names)
+    log = ChangeLog(engine.log.codec)
+    engine.watcher = log.published
+    return log
 
 
 def _until_signal(engine: Engine) -> "asyncio.Future[None]":

@@ -16,6 +16,7 @@ from typing import Final
 
 from kantad.engine.engine import Engine
 from kantad.logs import escaped
+from kantad.store.formats import is_own
 
 logger = logging.getLogger("kantad")
 
@@ -34,7 +35,7 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
     end = engine.past.anchor.offset
     try:
         process = await asyncio.create_subprocess_exec(
-            *(python, "-m", "kantad", "check", "--end", str(end), engine.log.path),
+            *(python, "-m", "kantad", "check", "--end", str(end), *own_format(engine), engine.log.path),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -59,7 +60,16 @@ async def verify_older_part(engine: Engine, python: str = sys.executable, delay:
     else:
         first = errors.decode(errors="replace").partition("\n")[0]
         engine.history = f"damaged: {first}"
-        logger.error("the older part of the file is damaged, the state is not: %s", escaped(first))
+        if first.startswith(f"{escaped(engine.log.path)}.snapshot "):
+            logger.error("%s. The state is wrong: stop the server, delete that file, start again", escaped(first))
+        else:
+            logger.error("the older part of the file is damaged, the state is not: %s", escaped(first))
+
+
+def own_format(engine: Engine) -> tuple[str, ...]:
+    """What tells another process the format, where the file does not."""
+    name = engine.log.codec.name
+    return ("--format", name) if is_own(name) else ()
 
 
 def _not_verified(engine: Engine, why: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from kantad import __version__
 from kantad.engine.proposal import ACKS
+from kantad.store.formats import format_name
 from kantad.values.retention import MEANT, Retention, retention
 
 
@@ -94,6 +95,15 @@ def _retention(text: str) -> Retention:
     return retention(text.lower())
 
 
+_CODE: Final = re.compile(r"[\w.]+:[\w.]+")
+
+
+def _code(text: str) -> str:
+    if not _CODE.fullmatch(text):
+        raise ValueError("module:name")
+    return text
+
+
 def _text(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError("a text")
@@ -105,7 +115,9 @@ SETTINGS: Final = (
     Setting("host", _text, "127.0.0.1", "the address to listen on"),
     Setting("port", _integer(0, 65535), 8700, "the port; 0 picks a free one"),
     Setting("unix", _text, None, "listen on this Unix socket, and on no address"),
-    Setting("format", OneOf(("json", "msgpack")), None, "the format of a new file (default: json)"),
+    Setting(
+        "format", format_name, None, "the format of a new file (default: json); where it is one's own, of any file"
+    ),
     Setting("readonly", _switch, False, "serve a file that is there, without locking or changing it"),
     Setting("retain", _retention, None, f"drop older history by itself: keep {MEANT}"),
     Setting("ack", OneOf(tuple(ACKS)), "durable", "when a write is answered"),
@@ -130,12 +142,16 @@ SETTINGS: Final = (
     Setting("idle-timeout", _seconds, 75.0, "seconds that a connection may be idle"),
     Setting("no-fast-path", _switch, False, "answer every request through aiohttp"),
     Setting("log-level", OneOf(("debug", "info", "warning", "error")), "info", "what is logged"),
+    Setting("log-changes", _switch, False, "log every change, with what it added, updated and deleted"),
+    Setting("resolver", _code, None, "a function that gives identifiers in the log of changes their names"),
     Setting("log-format", OneOf(("text", "json")), "text", "how it is logged"),
 )
 
 _METAVARS: Final = {"db": "FILE", "host": "ADDRESS", "unix": "PATH", "tls-cert": "FILE", "tls-key": "FILE"} | {
     "schema": "MODULE:TYPE",
     "migrations": "MODULE",
+    "format": "{json,msgpack,MODULE:CLASS}",
+    "resolver": "MODULE:FUNCTION",
 }
 
 COMMANDS: Final = {

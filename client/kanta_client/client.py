@@ -318,9 +318,12 @@ class KantaClient:
         """Bring the value at a path back to what it was at a revision, as a new change; raises `HistoryGone`."""
         return await self._session.revert(pointer(path), rev, options)
 
-    async def snapshot(self) -> dict[str, Any]:
-        """Have a snapshot written now; returns its `rev`, `cursor` and `bytes` when it is on the disk."""
-        return dict(await self._session.posting().read("/v1/snapshot", method="POST"))
+    async def snapshot(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Have a snapshot written now; returns its `rev`, `cursor` and `bytes` when it is on the disk.
+
+        That of a large state takes seconds, up to as many as a start.
+        """
+        return dict(await self._session.posting().read("/v1/snapshot", method="POST", seconds=timeout))
 
     async def backup(
         self, destination: str | PathLike[str], *, overwrite: bool = False, timeout: float | None = None

@@ -4,12 +4,13 @@
 """
 
 from kantad.engine.changes import Change, Changes
+from kantad.engine.compacting import Compacted
 from kantad.engine.embedded import Engine
 from kantad.engine.live import ConsistencyViolation
 from kantad.engine.transaction import NestedTransaction, Transaction
+from kantad.store.imported import CodeError
 from kantad.store.log import Broken, Locked, NoRoom, NotOurs
 from kantad.store.migrations import Failed
-from kantad.store.user_code import CodeError
 from kantad.values.errors import Damaged, Problem
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Change",
     "Changes",
     "CodeError",
+    "Compacted",
     "ConsistencyViolation",
     "Damaged",
     "Engine",

@@ -41,8 +41,7 @@ class Committer:
     """Takes applied changes, makes them durable in order, and settles who waits."""
 
     def __init__(self, log: Log, policy: Ack, interval: float, owner: Owner, orders: KeyOrders) -> None:
-        self.log, self.policy, self.interval, self.owner = log, policy, interval, owner
-        self.orders = orders
+        self.log, self.policy, self.interval, self.owner, self.orders = log, policy, interval, owner, orders
         self.loop = asyncio.get_running_loop()
         self.lock = threading.Lock()
         self.open = Batch(orders)
@@ -53,7 +52,7 @@ class Committer:
         self.due = False  # the open batch is to be taken
         self.held = False  # no changes are to be taken: something is about to be done alone
         self.halted = False  # a write failed: nothing is to be taken until the loop has rolled back
-        self.ended = self.stopped = False
+        self.ended = self.stopped = self.sleeping = False
         self.unsynced = False  # bytes were written that were not synced
         self.alone: Batch | None = None  # for the thread to take: a snapshot or an errand
         self.making = False  # it was given to the thread
@@ -61,7 +60,6 @@ class Committer:
         self.errands: list[Errand] = []
         self.batches = 0
         self.timer: asyncio.TimerHandle | None = None
-        self.sleeping = False
         self.wake = threading.Lock()
         self.wake.acquire()
         self.thread = threading.Thread(target=self._work, name="kantad-writer", daemon=True)
@@ -311,7 +309,7 @@ class Committer:
     def _consider_what_waits(self) -> None:
         """Do an errand, or make a snapshot, if one is wanted; first let what is in flight finish."""
         wanted = self.held or self.errands or self.snapshot_waiting
-        if self.making or self.stopped or not (wanted or self.owner.snapshot_due()):
+        if self.making or self.stopped or not (wanted or self.owner.snapshots.due()):
             return
         with self.lock:
             self.held = True
@@ -324,7 +322,11 @@ class Committer:
             batch.errand = self.errands.pop(0)
             batch.waiting = [(sys.maxsize, batch.errand.settle)]
         else:
-            batch.snapshot = self.owner.make_snapshot()
+            try:
+                batch.snapshot = self.owner.snapshots.payload()
+            except Problem as problem:  # a format of one's own cannot keep it
+                self._give_up_snapshot(problem.detail)
+                return
             batch.waiting, self.snapshot_waiting = [(sys.maxsize, settle) for settle in self.snapshot_waiting], []
         with self.lock:
             self.alone = batch
@@ -353,7 +355,7 @@ class Committer:
         if batch.snapshot is None:
             self.owner.failed([change for each in lost for change in each.changes], problem)
         else:
-            self.owner.snapshot_failed()
+            self.owner.snapshots.failed()
         for each in lost:
             each.refuse(problem)
         self._refuse_snapshots(problem)
@@ -369,6 +371,12 @@ class Committer:
             self.open.sync = self.due = True
             self._nudge()
 
+    def _give_up_snapshot(self, why: str) -> None:
+        logger.error("no snapshot was made: %s", why)
+        self.owner.snapshots.failed()
+        self._refuse_snapshots(Problem("unavailable", f"no snapshot was made: {why}"))
+        self._let_go()
+
     def _refuse_snapshots(self, problem: Problem) -> None:
         waiting, self.snapshot_waiting = self.snapshot_waiting, []
         for settle in waiting:
@@ -380,9 +388,7 @@ class Committer:
         problem = Problem("unavailable", detail, outcome="unknown", retry_after=1)
         with self.lock:
             self.stopped = True
-            lost = [*self.flights, self.open]
-            if self.alone is not None:
-                lost.append(self.alone)
+            lost = [*self.flights, self.open, *(() if self.alone is None else (self.alone,))]
             self.alone = None
             self._nudge()
         for each in lost:

@@ -27,8 +27,10 @@ import msgspec
 
 from kantad.engine.pending import Errand, settling
 from kantad.engine.worker import Worker
+from kantad.store.beside import remove
 from kantad.store.compaction import Rewriting, Rewritten, Unsettled, swap_in
 from kantad.store.disk import Disk, remove_leftovers
+from kantad.store.formats import is_own
 from kantad.store.history import Anchor, Unreadable
 from kantad.store.index import Index
 from kantad.store.log import FULL, Broken
@@ -133,18 +135,21 @@ class Compaction:
     # -- one compaction
 
     async def _run(self, retain: Retention, archive: bool) -> Compacted:
+        async with self.engine.replaying:
+            return await self._compacted(retain, archive)
+
+    async def _compacted(self, retain: Retention, archive: bool) -> Compacted:
         engine = self.engine
         log, rev, end = engine.log, engine.written.rev, engine.backlog.index.parts[-1].end
         oldest, before = engine.past.oldest, log.size
         ts = time_text(engine.clock())
         if retain.revisions is not None and rev - retain.revisions <= oldest:
             return Compacted(oldest, 0, before, before, "", ts)
-        order = Order(
-            log.path, log.identity, end, oldest, rev, engine.written.chain, retain.text, engine.clock(), archive
-        )
+        chain, now = engine.written.chain, engine.clock()
+        order = Order(log.path, log.identity, end, oldest, rev, chain, retain.text, now, archive, log.codec.name)
         report = Report()
         try:
-            worker = Worker.start(self.command)
+            worker = Worker.start(self.command, is_own(order.format))
             try:
                 report = await self._told(worker, order)
                 if report.code == "nothing":
@@ -163,6 +168,7 @@ class Compaction:
         finally:
             if engine.past.oldest == oldest:
                 await asyncio.shield(asyncio.to_thread(self._clear, report))
+        await asyncio.to_thread(remove, log.disk, log.path)  # the snapshot beside the old one
         logger.info(
             "compacted to revision %d: %d bytes are %d now%s",
             done.rev,
@@ -185,7 +191,7 @@ class Compaction:
         if report.code == "full":
             raise Problem("storage_full", f"there is no room for the compacted file: {report.detail}")
         if report.code == "damaged":
-            oldest = self.engine.snapshot_rev
+            oldest = self.engine.snapshots.rev
             detail = f"the log is damaged behind what would be dropped: {report.detail}"
             raise Problem("history_gone", detail, reason="damaged", oldest=oldest)
         if report.code == "ambiguous":
@@ -233,12 +239,17 @@ class Compaction:
         return done
 
     def _clear(self, report: Report) -> None:
-        """Remove what was made in vain; the process that made it has ended."""
-        disk = self.engine.log.disk
-        remove_leftovers(disk, self.engine.log.path)
-        if report.is_new:
-            with contextlib.suppress(OSError):
-                disk.unlink(report.archive)
+        """Remove what was made in vain; the process that made it has ended.
+
+        The archive stays where the new file is in its place, though the disk failed behind that: what was cut off
+        is nowhere else.
+        """
+        log = self.engine.log
+        with contextlib.suppress(OSError, Broken):  # the folder may be gone
+            remove_leftovers(log.disk, log.path)
+            log.check_path()
+            if report.is_new:
+                log.disk.unlink(report.archive)
 
     # -- by itself
 
@@ -298,12 +309,10 @@ class Swap:
         old = log.become(made.fd, made.framing, done.size)
         first = Anchor(done.rev, done.start, done.chain)
         last = engine.past.anchor
-        if engine.snapshot_rev > done.rev:
-            engine.log_at_snapshot -= done.shift
-            last = last._replace(offset=last.offset - done.shift)
-        else:
-            engine.snapshot_rev, engine.log_at_snapshot, engine.state_bytes = done.rev, done.start, done.start
-            last = first
+        last = last._replace(offset=last.offset - done.shift) if last.rev > done.rev else first
+        engine.snapshots.moved(done)
+        behind = engine.written.rev > done.rev and engine.written_last >= 0
+        engine.written_last = engine.durable_last = engine.written_last - done.shift if behind else -1
         engine.past.oldest, engine.past.anchor = done.rev, last
         engine.history = "verified"
         index = Index(log, first, last, Anchor(engine.written.rev, log.size, engine.written.chain))

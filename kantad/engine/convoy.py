@@ -157,7 +157,7 @@ class Convoy:
 
     def _through(self, reader: Reader) -> bool:
         """Whether a reader needs the convoy no more."""
-        return reader.done or (reader.position + 1 >= self.ring.first and not reader.stuck)
+        return reader.done or (reader.in_memory(self.ring.first) and not reader.stuck)
 
     # -- making portions
 

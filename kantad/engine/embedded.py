@@ -15,6 +15,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 from kantad.engine.changes import Changes
+from kantad.engine.compacting import Compacted
 from kantad.engine.engine import Engine as Core
 from kantad.engine.live import ConsistencyViolation, Live
 from kantad.engine.opening import open_engine
@@ -28,6 +29,7 @@ from kantad.values.content import MISSING
 from kantad.values.draft import Draft
 from kantad.values.errors import Problem
 from kantad.values.pointer import parse
+from kantad.values.retention import retention
 from kantad.values.schema import Schema
 
 T = TypeVar("T")
@@ -36,11 +38,13 @@ T = TypeVar("T")
 class Options(TypedDict, total=False):
     """How a database is opened; all may be left out.
 
-    `migrations` is a module with `migrate_vN` functions, or its name. `format` is `json` or `msgpack`, of a new file.
+    `migrations` is a module with `migrate_vN` functions, or its name. `format` is `json` or `msgpack`, of a new
+    file, or `module:Class` of one's own, of any file.
     `ack` says what `async with` and `flush` wait for, `flush_interval` (seconds) how long what is not `durable` may be
     unwritten. `consistency` is what of the live value a transaction is checked for: what it `touched`, or the `whole`.
-    `readonly` neither creates, locks nor changes the file. `fatal_error` is called when the disk can no longer be
-    trusted. `disk` and `clock` (microseconds) are for tests.
+    `readonly` neither creates, locks nor changes the file. `retain` says how much history is kept, by compacting now
+    and then: `30d`, `12h`, `100000r` or `none`. `fatal_error` is called when the disk can no longer be trusted.
+    `disk` and `clock` (microseconds) are for tests.
     """
 
     migrations: ModuleType | str | None
@@ -48,6 +52,7 @@ class Options(TypedDict, total=False):
     ack: Ack
     flush_interval: float
     readonly: bool
+    retain: str | None
     consistency: Literal["touched", "whole"]
     fatal_error: Callable[[Broken], object] | None
     disk: Disk
@@ -69,12 +74,16 @@ class Engine(Generic[T]):
         self: "Engine[T]", filename: str | os.PathLike[str], data: type[T] | T, **options: Unpack[Options]
     ) -> None: ...
     def __init__(self, filename: str | os.PathLike[str], data: Any = None, **options: Unpack[Options]) -> None:
-        """Raises `CodeError` for a type or migrations that cannot be used, and ImportError."""
+        """Raises `CodeError` for a type or migrations that cannot be used, ImportError, and ValueError for `retain`."""
         self._filename, self._options = os.fspath(filename), options
         self._own = None if data is None or isinstance(data, type) else data
         self._schema = None if data is None else _schema(data if isinstance(data, type) else type(data))
         self._migrations = _migrations(options.get("migrations"))
         self._whole = options.get("consistency", "touched") == "whole"
+        kept = options.get("retain")
+        self._retain = None if kept is None else retention(kept)
+        if self._retain is not None and options.get("readonly"):
+            raise ValueError("retain drops history from the file, and readonly leaves it as it is")
         self._core: Core | None = None
         self._live: Live[T] | None = None
         self._open: Transaction[T] | None = None
@@ -85,21 +94,24 @@ class Engine(Generic[T]):
     async def open(self) -> None:
         """Open the file, or make it; reading it holds up the loop.
 
-        Raises `Locked`, `NotOurs`, `Damaged`, `Failed` (a migration, or a state that does not fit), `NoRoom`, `Broken`,
-        OSError; RuntimeError if it is open.
+        Raises `Locked`, `NotOurs`, `Damaged`, `CodeError` (the format's class), `Failed` (a migration, or a state that
+        does not fit), `NoRoom`, `Broken`, OSError; RuntimeError if it is open.
         """
         if self._core is not None:
             raise RuntimeError(f"{self._filename} is open already")
         own, passed = self._own, ("format", "ack", "flush_interval", "readonly", "disk", "clock")
         more: dict[str, Any] = {name: value for name, value in self._options.items() if name in passed}
         initial = None if own is None or self._schema is None else self._schema.form.stored(self._schema.kind, own)
-        core = open_engine(self._filename, schema=self._schema, migrations=self._migrations, initial=initial, **more)
+        more |= {"schema": self._schema, "migrations": self._migrations, "initial": initial, "typed": True}
+        core = open_engine(self._filename, **more)
         try:
             self._live = Live(core, own)
         except BaseException:
             await core.stop()
             raise
         self._core, self._violation = core, None
+        if self._retain is not None:
+            core.compaction.keep_to(self._retain)
         if (told := self._options.get("fatal_error")) is not None:
             core.broken.add_done_callback(lambda broken: told(broken.result()))
 
@@ -175,7 +187,7 @@ class Engine(Generic[T]):
     # -- writing
 
     def transaction(self, action: str, *, user: str | None = None) -> Transaction[T]:
-        """A context manager that gives `data` to change; see `Transaction`.
+        """A context manager that gives `data` to change; see `Transaction`. Raises `Problem` for a wrong label.
 
         Entering raises `NestedTransaction`, and `ConsistencyViolation` where one was found. Leaving raises `Problem`
         where the value does not fit the type, a validator refuses it or too much waits for the disk, and
@@ -191,6 +203,16 @@ class Engine(Generic[T]):
     async def snapshot(self) -> int:
         """Write a snapshot now, which makes the next start faster; returns its revision. Raises `Problem`."""
         return (await self._running().snapshot())[0].rev
+
+    async def compact(self, retain: str, *, archive: bool = True) -> Compacted:
+        """Drop history older than `retain` keeps (`30d`, `12h`, `100000r`, `none`); returns when that is on the disk.
+
+        What is dropped is kept beside the file as a database of its own, unless `archive` is false. Another process
+        does the work; transactions go on. Raises ValueError, and `Problem` where it could not be done.
+        """
+        kept = retention(retain)
+        await self.flush()  # the newest revisions are those that were committed, whether they were written or not
+        return await self._running().compaction.compact(kept, archive)
 
     # -- what a transaction asks for
 

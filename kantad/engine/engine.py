@@ -10,11 +10,10 @@ ends in the file.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from kantad.engine.backlog import Backlog
 from kantad.engine.committer import Committer
@@ -30,6 +29,7 @@ from kantad.engine.preconditions import Present, at_present, check, replayed
 from kantad.engine.proposal import Ack, Outcome, Proposal, narrowed, written
 from kantad.engine.requests import Seen, Window
 from kantad.engine.ring import RING_BYTES
+from kantad.engine.snapshots import Snapshots
 from kantad.engine.visible import Visible
 from kantad.engine.waiting import Waiting
 from kantad.store import history
@@ -48,9 +48,6 @@ from kantad.values.schema import Schema
 logger = logging.getLogger("kantad")
 
 T = TypeVar("T")
-
-SNAPSHOT_MIN: Final = 1 << 20
-SNAPSHOT_ON_STOP: Final = 1000
 
 
 class Engine:
@@ -82,14 +79,12 @@ class Engine:
         self.backlog = Backlog(log, found)
         self.interest = Interest()
         self.written = self.visible  # what the operating system has
-        self.snapshot_rev = found.start_rev
-        self.log_at_snapshot = found.start
-        self.state_bytes = found.snapshot
-        self.last_snapshot = (self.visible, found.snapshot)
+        self.written_last = self.durable_last = found.last  # where the last change stands; -1: not known, or not ours
         self.warnings = found.warnings
         self.history = "not verified yet"  # of the part before the snapshot that the start began with
         self.trouble: str | None = None  # why writes fail at the moment
         self.taken_back: Callable[[], object] = lambda: None  # called when changes were
+        self.watcher: Callable[[list[Applied]], None] | None = None  # is told what is published
         self.stopping, self.readonly = False, readonly
         self.window = Window()
         with log.buffer() as buffer:
@@ -100,6 +95,8 @@ class Engine:
         self.broken: asyncio.Future[Broken] = asyncio.get_running_loop().create_future()
         self.committer = Committer(log, ack, flush_interval, self, KeyOrders())
         self.former = Former(self)
+        self.replaying = asyncio.Lock()  # one process at a time replays the log, to compact it or for a snapshot
+        self.snapshots = Snapshots(self, found)
         self.compaction = Compaction(self)
         self.feeds = Feeds(self, self.past.ring, self.backlog, self.interest, self.former.value_at)
 
@@ -268,7 +265,10 @@ class Engine:
         self.written = Visible(changes[-1].rev, changes[-1].chain)
         self.past.ring.extend(changes)
         self.backlog.wrote(changes, end)
-        self.feeds.published()
+        self.written_last = end - len(changes[-1].payload) - self.log.framing.extra
+        self.feeds.published(changes)
+        if self.watcher is not None:
+            self.watcher(changes)
         self.window.trim()
         if self.policy != "applied":
             self.visible = self.written
@@ -280,9 +280,12 @@ class Engine:
     def synced(self, snapshot: bool, end: int) -> None:
         """All that was published is durable, and so is the snapshot: the file up to this byte."""
         self.durable, self.durable_rev, self.durable_end = self.written, self.written.rev, end
+        self.durable_last = self.written_last
         if snapshot:
             self.trouble = None
-            self.last_snapshot = (self.written, self.state_bytes)
+            self.snapshots.written()
+        else:
+            self.snapshots.consider()
 
     def failed(self, changes: list[Applied], problem: Problem) -> None:
         """The disk has no room: take back what was not written."""
@@ -310,38 +313,11 @@ class Engine:
 
     # -- snapshots
 
-    def snapshot_due(self) -> bool:
-        """Whether the log since the last snapshot exceeds max(1 MiB, twice the state's encoded size)."""
-        return self.log.size - self.log_at_snapshot > max(SNAPSHOT_MIN, 2 * self.state_bytes)
-
-    def make_snapshot(self) -> bytes:
-        """A snapshot payload of what is written; nothing is in flight."""
-        rev, chain = self.written.rev, self.written.chain
-        pending = self.committer.unsettled()
-        micros, m = pending[0].before if pending else (self.micros, self.m)
-        with hidden(self.root, pending):
-            payload = self.log.codec.snapshot(micros, self.root, rev, chain, v=self.v, m=m)
-        self.state_bytes = len(payload)
-        self.log_at_snapshot = self.log.size + len(payload)
-        self.snapshot_rev = rev
-        self.past.anchor = history.Anchor(rev, self.log.size, chain)
-        return payload
-
-    def snapshot_failed(self) -> None:
-        """There was no room for it."""
-        self.log_at_snapshot = self.log.size  # try again when the log has grown as much again
-
     async def snapshot(self) -> tuple[Visible, int]:
-        """Write a snapshot now; its revision and the bytes of the record, when it is on disk. Raises `Problem`."""
+        """Write a snapshot now; its revision and the bytes of its record, when it is on disk. Raises `Problem`."""
         if self.stopping or self.readonly:
             raise self.refusal()
-        await self._write_snapshot()
-        return self.last_snapshot
-
-    async def _write_snapshot(self) -> None:
-        future, settle = settling()
-        self.committer.write_snapshot(settle)
-        await future
+        return await self.snapshots.write()
 
     # -- the end
 
@@ -355,11 +331,10 @@ class Engine:
         self.retire()
         await self.former.stop()
         await self.compaction.stop()
+        await self.snapshots.stop()
         await self.committer.drain()
         self.feeds.stop()
-        worth_it = self.rev - self.snapshot_rev > SNAPSHOT_ON_STOP
-        if worth_it and not self.committer.stopped and not self.readonly:
-            with contextlib.suppress(Problem):
-                await self._write_snapshot()
+        if not self.committer.stopped and not self.readonly:
+            await self.snapshots.write_last()
         await self.committer.stop()
         self.log.close()

@@ -7,7 +7,8 @@ make the same events, and go over into each other without a seam, because a posi
 When a batch is published the writers are answered first; the readers are served in the loop's next
 rounds, some of them at a time, so that neither requests nor writers wait for a thousand readers.
 What readers with the same filter and encoding are sent from the same position on is made once.
-A reader whose connection takes no more is left where it is until the connection has room.
+A reader whose connection takes no more is left where it is until the connection has room. Who follows a path looks at
+the changes that met it, and is not woken by others: its position may be behind, with nothing there for it.
 
 Nothing is sent that could be taken back: the ring holds published changes only, which under
 `durable` are synced.
@@ -21,7 +22,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from kantad.engine.backlog import Backlog
 from kantad.engine.convoy import Convoy
 from kantad.engine.filter import Filter
-from kantad.engine.interest import Interest
+from kantad.engine.interest import Interest, Node
+from kantad.engine.pending import Applied
 from kantad.engine.portions import Portion, Portions
 from kantad.engine.reader import Encoding, Reader, Sink
 from kantad.engine.ring import Ring
@@ -51,6 +53,10 @@ class Source(Protocol):
     """What feeds ask of the engine."""
 
     @property
+    def rev(self) -> int:
+        """The newest revision that is applied."""
+
+    @property
     def written(self) -> Visible:
         """The newest revision that cannot be taken back."""
 
@@ -67,7 +73,7 @@ class Feeds:
         self.events = Events(self.codec)
         self.shadows = Shadows(self.events, value_at, self.payload)
         self.readers: set[Reader] = set()
-        self._idle: dict[Reader, None] = {}
+        self._idle: dict[Reader, None] = {}  # woken by every change; the others rest at their path
         self._ready: deque[Reader] = deque()
         self._pumping = False
         self.convoy = Convoy(self, Portions(ring, backlog, self.events, self.clear_tail))
@@ -81,7 +87,7 @@ class Feeds:
     def add(self, reader: Reader) -> None:
         """Begin to serve a reader from its position on."""
         self.readers.add(reader)
-        self.interest.follow(reader.filter.path)
+        reader.node = self.interest.follow(reader.filter.path, self.source.rev)
         reader.sent_at = self._loop.time()
         self._ready.append(reader)
         self._schedule()
@@ -95,14 +101,16 @@ class Feeds:
         reader.finished = True
         self.readers.discard(reader)
         self._idle.pop(reader, None)
-        self.interest.leave(reader.filter.path)
+        if reader.node is not None:
+            reader.node.idle.pop(reader, None)
+            self.interest.leave(reader.filter.path)
         self.convoy.leave(reader)
 
     def wake(self, reader: Reader) -> None:
         """A reader's sink has room again."""
         if reader.behind:
             self.convoy.wake(reader)
-        elif not reader.finished and reader not in self._idle:
+        elif not reader.finished and not self._rests(reader):
             self._ready.append(reader)
             self._schedule()
 
@@ -125,14 +133,30 @@ class Feeds:
             await asyncio.sleep(0)
         self.stop()
 
-    def published(self) -> None:
-        """The ring has new changes."""
+    def published(self, changes: list[Applied]) -> None:
+        """The ring has new changes, these."""
         if self.readers:
             self._made.clear()
             self._sent.clear()
             self._ready.extend(self._idle)
             self._idle.clear()
+            if self.interest.paths:
+                for change in changes:
+                    for node in change.met or ():
+                        self._wake_at(node, change.rev)
             self._schedule()
+
+    def _wake_at(self, node: Node, rev: int) -> None:
+        """Wake who rests at a path that a change met."""
+        for reader in node.idle:
+            reader.position = max(reader.position, rev - 1)
+        self._ready.extend(node.idle)
+        node.idle.clear()
+        node.meets(rev)
+
+    def position(self, reader: Reader) -> int:
+        """The revision up to which a reader has everything: where it rests at its path, that is the newest."""
+        return self.source.written.rev if self._rests(reader) else reader.position
 
     def snapshot(self, reader: Reader, kind: str = "snapshot") -> None:
         """Send a reader the whole value of now, and go on from there."""
@@ -169,13 +193,14 @@ class Feeds:
         """Send a reader its next portion, if it takes one and there is one."""
         if reader.finished or reader.behind:
             return
+        self._pass_over(reader)
         if reader.done:
             self._end(reader, None)
         elif not reader.sink.free():
             return
         elif reader.position >= self.ring.last:
-            self._idle[reader] = None
-        elif reader.position + 1 < self.ring.first:
+            self._rest(reader)
+        elif not reader.in_memory(self.ring.first):
             self.convoy.take(reader, stuck=False)
         else:
             self._portion(reader)
@@ -185,7 +210,7 @@ class Feeds:
         key = (reader.filter, reader.position, head)
         made = self._made.get(key)
         if made is None:
-            made = self._made[key] = self._make(reader.filter, reader.position, head)
+            made = self._made[key] = self._make(reader, head)
         if reader.left is not None:
             self._advance(reader, *self._wanted(reader, made.tails, made.upto))
         else:
@@ -199,13 +224,32 @@ class Feeds:
         elif reader.done or reader.position < self.ring.last:
             self._ready.append(reader)
         else:
-            self._idle[reader] = None
+            self._rest(reader)
 
-    def _make(self, filter: Filter, position: int, head: int) -> Made:
-        """The tails of the ring's changes behind a position, up to a portion of them."""
+    def _pass_over(self, reader: Reader) -> None:
+        """Bring a reader of a path on over the changes that did not meet it, as far as they are known."""
+        if reader.node is not None and reader.node.since <= reader.position < self.ring.last:
+            met = reader.node.between(reader.position, self.ring.last)
+            upto = met[0] - 1 if met else self.ring.last
+            reader.position = upto if reader.until is None else min(upto, reader.until)
+
+    def _rest(self, reader: Reader) -> None:
+        """There is nothing for a reader before the next change, or the next that meets its path."""
+        node = reader.node
+        if node is None or reader.until is not None or reader.position < node.since:  # or one may be missed
+            self._idle[reader] = None
+        else:
+            node.idle[reader] = None
+
+    def _rests(self, reader: Reader) -> bool:
+        return reader in self._idle or (reader.node is not None and reader in reader.node.idle)
+
+    def _make(self, reader: Reader, head: int) -> Made:
+        """The tails of the ring's changes behind a reader's position, up to a portion of them."""
+        filter, position, node = reader.filter, reader.position, reader.node
         tails: list[bytes] = []
         size = 0
-        for rev in range(position + 1, head + 1):
+        for rev in range(position + 1, head + 1) if node is None else node.between(position, head):
             tail = self._tail(filter, rev, self.ring.payload(rev))
             if tail is UNCLEAR:
                 return Made(tails, rev - 1, True)
@@ -321,9 +365,10 @@ class Feeds:
         """Once a second: tell those who heard nothing for long where they are."""
         self._timer = self._loop.call_later(1.0, self._tick) if self.readers else None
         stale = self._loop.time() - HEARTBEAT
-        due = [reader for reader in self._idle if reader.sent_at <= stale]
+        due = [reader for reader in self.readers if reader.sent_at <= stale and self._rests(reader)]
         cursor = self.source.written.cursor.encode()
         for reader in due:
+            reader.position = self.position(reader)
             if reader.position == self.source.written.rev and reader.sink.free():
                 self.heartbeat(reader, cursor)
 

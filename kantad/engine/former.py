@@ -174,7 +174,8 @@ class Former:
     def _question(self, rev: int, path: Path, view: View, micros: int | None) -> Question:
         log = self.engine.log
         file = log.name() if self.engine.readonly else log.path  # what is written to must stand in its place
-        return Question(file, log.identity, log.size, self.engine.past.oldest, rev, micros, path, view)
+        oldest = self.engine.past.oldest
+        return Question(file, log.identity, log.size, oldest, rev, micros, path, view, log.codec.name)
 
     async def _asked(self, rev: int = 0, path: Path = (), view: View = VALUE, micros: int | None = None) -> Answer:
         """The answer by the third or fourth way; raises `Problem`."""
@@ -195,7 +196,7 @@ class Former:
         if reply.code == "gone":
             raise self._compacted()
         if reply.code == "damaged":
-            oldest = self.engine.snapshot_rev
+            oldest = self.engine.snapshots.rev
             detail = f"the log is damaged before revision {oldest}: {reply.detail}"
             raise Problem("history_gone", detail, reason="damaged", oldest=oldest)
         if reply.code:

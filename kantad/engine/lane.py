@@ -7,7 +7,7 @@ which most of them are, is changed without ceremony; the general way does the sa
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kantad.engine.making import make
 from kantad.engine.pending import Applied, Batch
@@ -20,6 +20,8 @@ from kantad.values.patch import SET
 
 if TYPE_CHECKING:
     from kantad.engine.engine import Engine
+
+CONTAINERS: Final = (dict, list)
 
 Result = Applied | Problem | Outcome
 Admit = Callable[[str, str | None], None]
@@ -64,7 +66,7 @@ def _write_each(
     """One after the other, into `results` and `changes`; with the committer's lock."""
     codec, root, place_of, rev, chain = engine.log.codec, engine.root, engine.places.of, engine.rev, engine.chain
     encode, finished, window, schema = codec.encode, codec.finished, engine.window, engine.schema
-    watched = engine.interest.paths > 0 or engine.validators != ()
+    interest, judged = engine.interest, engine.validators != ()
     group, undo = engine.committer.first_rev_with_room(), engine.committer.open.undo
     action, user, first, q, before, behind = "", None, -1, "", (engine.micros, engine.m), (micros, engine.m)
     for write in writes:
@@ -83,16 +85,17 @@ def _write_each(
                     results.append(Outcome(seen.rev, seen.chain, seen.micros, seen.changed, True))
                     continue
                 ends = opening, closing = codec.keyed(opening, key, q), closing
-            member = None if watched else one_member(root, path, patch, schema)
-            if member is None:
+            member = None if judged else one_member(root, path, patch, schema)
+            if member is None or (interest.paths and type(member[2]) in CONTAINERS):  # who follows what was in there?
                 change = _made(engine, ends, place, patch, rev + 1, chain, before)
                 chain = chain if change is None else change.chain
             else:
-                target, name, old, value = member
-                change = None
+                (target, name, old, value), change = member, None
                 if old != value or type(old) is not type(value):
+                    patch = patch if value is patch[name] else {name: value}
                     payload, chain = finished((opening, opened, encode(patch), closed, closing), chain)
-                    change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before)
+                    met = interest.met_at(path, name) if interest.paths else None
+                    change = Applied(rev + 1, chain, payload, path, patch, undo, len(undo.entries), before, met)
                     undo.entries.append((SET, target, name, old, None))
                     target[name] = value
         except Problem as problem:

@@ -6,6 +6,7 @@ What it is to do has been narrowed to its effect and checked. Nothing here await
 from typing import TYPE_CHECKING, Any
 
 from kantad.engine.interest import after
+from kantad.engine.interest import before as values_before
 from kantad.engine.pending import Applied, roll_back
 from kantad.engine.place import ROOT, Place
 from kantad.values.content import copied
@@ -38,7 +39,10 @@ def make(
     path, opened, closed = place if target is not None else ROOT
     payload, chain = codec.finished((ends[0], opened, codec.encode(sub), closed, ends[1]), chain)
     change = Applied(rev, chain, payload, path, sub, undo, len(undo.entries), before)
-    unclear = interest.before(engine.root, change.diff) if interest.paths else None
+    unclear = None
+    if interest.paths:
+        change.met = list(interest.met(change.diff))
+        unclear = values_before(engine.root, change.diff, change.met)
     try:
         if target is not None:
             merge(target, sub, undo)
@@ -55,11 +59,14 @@ def make(
 
 
 def try_out(engine: "Engine", diff: Any) -> None:
-    """Ask the validators about a canonical patch of the root (or SAME), and leave the state as it was.
+    """Ask the format and the validators about a canonical patch of the root (or SAME), and leave the state as it was.
 
     Raises `Problem`.
     """
-    if not engine.validators or diff is SAME:
+    if diff is SAME:
+        return
+    engine.log.codec.change(engine.micros, "", diff, engine.chain)  # one's own may not be able to keep it
+    if not engine.validators:
         return
     undo = Undo(engine.committer.orders)
     try:

@@ -4,6 +4,7 @@ For the process, for tests, and for who embeds the engine. Nothing is served bef
 """
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -13,8 +14,10 @@ from kantad.engine.memory import loading
 from kantad.engine.proposal import Ack
 from kantad.engine.ring import RING_BYTES
 from kantad.store.disk import Disk, RealDisk
+from kantad.store.formats import new_file
 from kantad.store.log import open_log, open_readonly
-from kantad.store.migrations import Migrations, upgrade
+from kantad.store.migrations import Failed, Migrations, Upgrade, behind, upgrade
+from kantad.store.recovery import Recovered
 from kantad.values.moment import now_micros
 from kantad.values.schema import Schema
 
@@ -35,18 +38,27 @@ def open_engine(
     migrations: Migrations | None = None,
     initial: dict[str, Any] | None = None,
     readonly: bool = False,
+    typed: bool = False,
     own_process: bool = False,
 ) -> Engine:
     """Open (or create) a database file, and bring it to the schema's type and the migrations' version.
 
     A new file begins with `initial`, where it is given. With `readonly` it is neither created, nor locked, nor
-    changed. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
-    `NotOurs`, `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
+    changed; what is not of the type or the version is refused with `typed`, and shown as it is, with a warning,
+    without. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
+    `NotOurs`, `CodeError` (a format of one's own), `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
     """
     with loading() if own_process else nullcontext():
         if readonly:
             log, found = open_readonly(path, format, disk or RealDisk())
+            if why := behind(found, log.codec, log.path, clock(), schema, migrations):
+                if typed:
+                    log.close()
+                    raise Failed(why)
+                found.warnings.append(f"{why}: it is served as it is")
         else:
+            if not os.path.exists(path):  # none is made that could not begin as the type has it
+                Upgrade(Recovered(), new_file(format, bytes(4))[1], path, clock(), schema, migrations, initial=initial)
             log, found = open_log(path, format, disk or RealDisk(), clock())
             upgrade(log, found, clock(), schema, migrations, initial=initial)
         for warning in found.warnings:

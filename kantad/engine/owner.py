@@ -7,6 +7,19 @@ from kantad.store.log import Broken
 from kantad.values.errors import Problem
 
 
+class Snapshotting(Protocol):
+    """See `Snapshots`."""
+
+    def due(self) -> bool:
+        """Whether the log has grown so much that a snapshot in it is worth it."""
+
+    def payload(self) -> bytes:
+        """A snapshot payload of what is written; nothing is in flight."""
+
+    def failed(self) -> None:
+        """There was no room for the snapshot, which loses nothing."""
+
+
 class Owner(Protocol):
     """Whom the committer tells; the engine. All are called on the event loop."""
 
@@ -22,11 +35,6 @@ class Owner(Protocol):
     def broke(self, error: Broken) -> None:
         """The disk failed; the process must stop."""
 
-    def snapshot_due(self) -> bool:
-        """Whether the log has grown so much that a snapshot is worth it."""
-
-    def make_snapshot(self) -> bytes:
-        """A snapshot payload of what is written; nothing is in flight."""
-
-    def snapshot_failed(self) -> None:
-        """There was no room for the snapshot, which loses nothing."""
+    @property
+    def snapshots(self) -> Snapshotting:
+        """Who says when one is to be written into the file, and what stands in it."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from kantad.engine.interest import Node
 from kantad.values.errors import Problem
 from kantad.values.narrow import Verdict
 from kantad.values.patch import KeyOrders, Orders, Undo, apply, escape, reorder, unescape
@@ -34,7 +35,8 @@ class Applied(msgspec.Struct, gc=False):
     undo: Undo  # its batch's
     mark: int  # where its entries begin in there; they end where those of the next change begin
     before: tuple[int, int | None]  # the time and the modification time of the change before it
-    narrowed: dict[Path, bytes | Verdict] | None = None  # see `interest`
+    met: list[Node] | None = None  # the followed paths that it meets, and
+    narrowed: dict[Path, bytes | Verdict] | None = None  # what it does to them where only the state tells: `interest`
 
     @property
     def diff(self) -> Any:

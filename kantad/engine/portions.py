@@ -14,9 +14,11 @@ from kantad.engine.filter import Filter
 from kantad.engine.reader import Reader
 from kantad.engine.ring import Ring
 from kantad.values.event import Events, revision_of
+from kantad.values.touch import Touches
 
 PORTION: Final = 32 << 10  # bytes of events made of a block at once; up to a quarter more, rather than leave so little
 KEPT_BYTES: Final = 8 << 20  # of portions
+NOTED: Final = 16  # blocks of which it is known what they touch
 ENTRY: Final = 500  # bytes that a portion costs besides its own: one may be empty, where a filter matches nothing
 
 TailOf = Callable[[Filter, int, bytes], Awaitable[bytes | None]]  # what a change is to a filter, None where nothing
@@ -54,6 +56,7 @@ class Portions:
 
     def __init__(self, ring: Ring, backlog: Backlog, events: Events, tail_of: TailOf) -> None:
         self.ring, self.backlog, self.events, self.tail_of = ring, backlog, events, tail_of
+        self._touches: OrderedDict[tuple[int, int], Touches] = OrderedDict()
         self._kept: OrderedDict[Key, Portion] = OrderedDict()
         self._bytes = 0
 
@@ -75,7 +78,7 @@ class Portions:
             reader.until,
             reader.left,
         )
-        if rev >= self.ring.first:
+        if reader.stuck and rev >= self.ring.first:
             block = Block(rev, [self.ring.payload(rev)])
         else:
             block = await self.backlog.block(rev)
@@ -94,14 +97,25 @@ class Portions:
         """The tails of a block's changes from a revision on, up to a portion of them; and how far that is."""
         tails: list[bytes] = []
         size = 0
-        for upto in range(rev, last + 1):
+        for upto in range(rev, last + 1) if not filter.path else self._met(block).between(filter.path, rev, last):
             tail = await self.tail_of(filter, upto, block.payloads[upto - block.first])
             if tail is not None:
                 tails.append(tail)
                 size += len(tail)
             if size >= PORTION and _size_behind(block, upto) >= PORTION // 4:
-                break
-        return tails, upto
+                return tails, upto
+        return tails, last
+
+    def _met(self, block: Block) -> Touches:
+        """What the changes of a block touch, noted once for all who follow paths."""
+        key = (block.first, block.last)
+        touches = self._touches.pop(key, None) or Touches(
+            (rev, self.events.diff(payload)) for rev, payload in enumerate(block.payloads, block.first)
+        )
+        self._touches[key] = touches
+        if len(self._touches) > NOTED:
+            self._touches.popitem(last=False)
+        return touches
 
     def _keep(self, key: Key, portion: Portion) -> None:
         old = self._kept.pop(key, None)

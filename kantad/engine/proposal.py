@@ -177,7 +177,8 @@ def one_member(
 ) -> tuple[dict[Any, Any], str, Any, Any] | None:
     """Where a patch does nothing but assign a scalar to a member that is there: the object, key, old and new value.
 
-    The commonest write. None where it is anything else, or is not stored as it is; then nothing is said of it.
+    The commonest write; the new value is what is stored of it. None where it is anything else, or what is stored is not
+    told at once; then nothing is said of it.
     """
     if type(patch) is not dict or len(patch) != 1:
         return None
@@ -194,9 +195,9 @@ def one_member(
     value = patch[key]
     kind = type(value)
     plain = -SAFE < value < SAFE if kind is int else "$" not in value if kind is str else kind in (bool, NoneType)
-    if not plain or (schema is not None and not schema.takes(root, path, target, key, value)):
-        return None
-    return target, key, old, value
+    if plain and schema is not None:
+        value = schema.kept(root, path, target, key, value)
+    return (target, key, old, value) if plain and value is not MISSING else None
 
 
 def written(

@@ -5,13 +5,17 @@ or in the file, and it is sent on when its sink has room again.
 """
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kantad.engine.filter import Filter
 from kantad.values.errors import Problem
 
 if TYPE_CHECKING:
+    from kantad.engine.interest import Node
     from kantad.engine.portions import Making
+
+
+NEAR: Final = 64  # changes that are looked at, each, rather than read from the file
 
 
 class Sink(Protocol):
@@ -53,6 +57,7 @@ class Reader:
         "left",
         "making",
         "mark",
+        "node",
         "position",
         "sent_at",
         "served",
@@ -76,6 +81,7 @@ class Reader:
         self.filter, self.encoding, self.sink, self.position = filter, encoding, sink, position
         self.until, self.left = until, left  # the last revision, and how many changes, that were asked for
         self.whole = whole  # it takes a whole value where the history is gone
+        self.node: Node | None = None  # of its path, while it is served; None at the root
         self.mark = b""  # the cursor of the last position in the file
         self.sent_at = 0.0  # on the loop's clock
         self.finished = False
@@ -84,6 +90,14 @@ class Reader:
         self.asked = False  # it waits to be served
         self.served = 0  # the turn in which it was sent something
         self.making: Making | None = None  # what it waits for
+
+    def in_memory(self, first: int) -> bool:
+        """Whether it is served from the ring, which begins with this revision.
+
+        One that follows a path is so where it is known which changes met the path, or nearly: to look for them in all
+        the ring would hold up the others, while a block of the file is gone through once for all who follow paths.
+        """
+        return self.position + 1 >= first and (self.node is None or self.position + NEAR >= self.node.since)
 
     @property
     def done(self) -> bool:

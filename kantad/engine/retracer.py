@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from kantad.engine.worker import Worker
+from kantad.store.formats import is_own
 from kantad.store.question import Answer, Question, decode_reply, message
 from kantad.values.errors import Problem
 
@@ -132,7 +133,7 @@ class Retracer:
             with contextlib.suppress(OSError, EOFError):
                 return await _exchanged(self.worker, question)
             await self._end_worker()
-        self.worker = Worker.start(self.command)
+        self.worker = Worker.start(self.command, is_own(question.format))
         self.started += 1
         return await _exchanged(self.worker, question)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from kantad.values.diff import SAME
 from kantad.values.draft import Draft
 from kantad.values.errors import Problem, pointer_text
+from kantad.values.record import label
 
 if TYPE_CHECKING:
     from kantad.engine.embedded import Engine
@@ -30,7 +31,8 @@ class Transaction(Generic[T]):
     """
 
     def __init__(self, engine: "Engine[T]", action: str, user: str | None) -> None:
-        self.engine, self.action, self.user = engine, action, user
+        self.engine, self.action = engine, label(action, "action")
+        self.user = None if user is None else label(user, "user")
         self.rev: int | None = None
         self.task: asyncio.Task[Any] | None = None
         self._draft: Draft

@@ -57,8 +57,8 @@ class Waiting:
         if () in self._at:
             _wake(self._at[()])
         for patch in patches if self._interest.paths else ():
-            for path in self._interest.met(patch):
-                _wake(self._at[path])
+            for node in self._interest.met(patch):
+                _wake(self._at[node.path])
 
     def written(self) -> None:
         """There are new changes in the log."""

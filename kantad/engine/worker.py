@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -28,8 +29,11 @@ class Worker:
         self.writer: asyncio.StreamWriter | None = None
 
     @classmethod
-    def start(cls, command: Sequence[str]) -> "Worker":
-        """Start it; raises OSError. It shares our memory until its `exec` (vfork), so our size does not matter."""
+    def start(cls, command: Sequence[str], own: bool = False) -> "Worker":
+        """Start it; raises OSError. It shares our memory until its `exec` (vfork), so our size does not matter.
+
+        With `own` it finds the modules that this process finds: the user's code is to be imported.
+        """
         ours, theirs = socket.socketpair()
         null = subprocess.DEVNULL
         try:
@@ -39,7 +43,7 @@ class Worker:
                     stdin=theirs.fileno(),
                     stdout=null,
                     stderr=null,
-                    env=_environment(),
+                    env=_environment(own),
                     start_new_session=True,
                 )
         except OSError:
@@ -78,7 +82,8 @@ class Worker:
             await asyncio.to_thread(self.process.wait)
 
 
-def _environment() -> dict[str, str]:
+def _environment(own: bool) -> dict[str, str]:
     """Ours, with the folder that holds this kantad in front: not another one's, nor what the current folder holds."""
     here, given = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{given}" if given else here}
+    more = [path for path in sys.path if path] if own else [given] if given else []
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *more])}

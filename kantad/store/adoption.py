@@ -71,8 +71,8 @@ class Adoption:
 
     def _change(self, sound: Sound, record: Change) -> list[tuple[bytes, bool]]:
         replayer, proven = self.replayer, self._is_proven(sound, record)
-        if replayer.lost_its_h(sound.payload):
-            record = self.codec.decode(sound.payload[:-24] + b"}", Change)
+        if (without := replayer.without_lost_h(sound.payload)) is not None:
+            record = self.codec.decode(without, Change)
             record.h = replayer.chain.hex()
         if record.h is None and sound.payload == self.before:
             return []  # kanta's doubled record counts once

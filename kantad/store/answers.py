@@ -10,8 +10,9 @@ import os
 from collections.abc import Generator
 from typing import Any
 
+from kantad.store.formats import NotOurs, format_of
 from kantad.store.history import Unreadable
-from kantad.store.log import NotOurs, format_of
+from kantad.store.imported import CodeError
 from kantad.store.question import Answer, Question, Reply
 from kantad.store.retrace import Gone, Retrace
 from kantad.values.errors import Problem
@@ -36,7 +37,7 @@ class Answers:
             return Reply(code="gone"), b""
         except Problem as problem:
             return Reply(code=problem.code, detail=problem.detail, more=problem.more), b""
-        except (OSError, NotOurs, MemoryError) as error:
+        except (OSError, NotOurs, CodeError, MemoryError) as error:
             self.retrace = None
             return Reply(fault=f"{type(error).__name__}: {error}"), b""
 
@@ -60,9 +61,9 @@ class Answers:
             return retrace
         self.retrace = retrace = None  # before another state is made
         buffer = _mapped(asked)
-        framing, codec = format_of(buffer[:16], None)
+        framing, codec = format_of(buffer, asked.format)
         self.identity = asked.identity
-        self.retrace = Retrace(buffer, asked.end, framing, codec, asked.oldest)
+        self.retrace = Retrace(buffer, asked.end, framing, codec, asked.oldest, asked.file)
         return self.retrace
 
 

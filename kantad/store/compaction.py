@@ -28,7 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from kantad.store.disk import Disk, make_alike, place, write_all
-from kantad.store.history import Unreadable, keyed
+from kantad.store.history import Unreadable, keyed, packed
 from kantad.store.log import mapped
 from kantad.store.recovery import Recovered
 from kantad.store.retrace import Gone, Retrace
@@ -66,10 +66,9 @@ class Rewritten(msgspec.Struct):
         """What is to be subtracted from an offset in the old file."""
         return self.place - self.start
 
-    @property
-    def framing(self) -> Framing:
-        """How the new file is framed."""
-        return BinaryFrames(self.seed) if self.seed else JsonLines()
+    def framing(self, old: Framing) -> Framing:
+        """How the new file is framed, where the old one is framed so: frames with a seed of their own."""
+        return BinaryFrames(self.seed) if self.seed else old
 
 
 def temporary_name(path: str) -> str:
@@ -80,8 +79,11 @@ def temporary_name(path: str) -> str:
 class Old:
     """A log that is to be compacted: the first `end` bytes of it, mapped."""
 
-    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int) -> None:
+    def __init__(
+        self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int, path: str | None = None
+    ) -> None:
         self.buffer, self.end, self.framing, self.codec, self.oldest = buffer, end, framing, codec, oldest
+        self.path = path  # of the file, beside which there may be a snapshot
 
     def cut(self, retain: Retention, newest: int, now: int) -> int:
         """The revision to cut at, not older than the oldest; raises `Unreadable`. `now` in microseconds."""
@@ -107,7 +109,7 @@ class Old:
         return walk
 
     def _retrace(self) -> Retrace:
-        return Retrace(self.buffer, self.end, self.framing, self.codec, self.oldest)
+        return Retrace(self.buffer, self.end, self.framing, self.codec, self.oldest, self.path)
 
     def _is_ours(self, frame: Frame) -> bool:
         """Whether a snapshot right behind the cut says what the new one will; kanta's may differ from the replay."""
@@ -130,10 +132,7 @@ class Old:
         ]
         if not window:
             return None
-        return Kept(
-            [(change.key, change.q, change.rev) for change in window],
-            [(change.micros, change.chain.hex(), change.outline) for change in window],
-        )
+        return packed(window)
 
     def is_ambiguous(self, cut: int) -> bool:
         """Whether some record behind the cut is read in one of two ways because of what stands before it."""
@@ -148,14 +147,17 @@ class Rewriting:
 
     def __init__(self, disk: Disk, codec: Codec, fd: int, old: Framing, done: Rewritten) -> None:
         self.disk, self.codec, self.fd, self.old, self.done = disk, codec, fd, old, done
-        self.framing = done.framing
+        self.framing = done.framing(old)
         self.unsynced = 0
 
     @classmethod
     def begin(
         cls, disk: Disk, path: str, old: Old, walk: Walk, kept: Kept | None, model: os.stat_result
     ) -> "Rewriting":
-        """Write the snapshot of the cut, where `walk` stands, to a new file at `path`, owned as `model` is."""
+        """Write the snapshot of the cut, where `walk` stands, to a new file at `path`, owned as `model` is.
+
+        Raises OSError, and then there is no new file.
+        """
         replayer = walk.replayer
         payload = old.codec.snapshot(
             replayer.micros, replayer.state, replayer.rev, replayer.chain, v=replayer.v, m=replayer.m, kept=kept
@@ -167,11 +169,11 @@ class Rewriting:
         fd = create(disk, path, model)
         try:
             made = cls(disk, old.codec, fd, old.framing, done)
-            head = seed + done.framing.frame(payload, done.size, True)
+            head = seed + made.framing.frame(payload, done.size, True)
             done.size = 0
             made.write(head)
         except BaseException:
-            disk.close(fd)
+            discard(disk, path, fd)
             raise
         done.start = done.size
         return made
@@ -239,11 +241,16 @@ def create(disk: Disk, path: str, model: os.stat_result) -> int:
     try:
         make_alike(disk, model, fd)
     except BaseException:
-        disk.close(fd)
-        with contextlib.suppress(OSError):
-            disk.unlink(path)
+        discard(disk, path, fd)
         raise
     return fd
+
+
+def discard(disk: Disk, path: str, fd: int) -> None:
+    """Close a file that came to nothing, and remove it if that can be done."""
+    disk.close(fd)
+    with contextlib.suppress(OSError):
+        disk.unlink(path)
 
 
 def rewrite(disk: Disk, path: str, old: Old, cut: int, newest: tuple[int, bytes], model: os.stat_result) -> Rewriting:
@@ -260,9 +267,7 @@ def rewrite(disk: Disk, path: str, old: Old, cut: int, newest: tuple[int, bytes]
         if foreign and old.is_ambiguous(cut):
             raise Ambiguous
     except BaseException:
-        made.close()
-        with contextlib.suppress(OSError):
-            disk.unlink(path)
+        discard(disk, path, made.fd)
         raise
     return made
 

@@ -41,7 +41,11 @@ class RealDisk:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
     def close(self, fd: int) -> None:
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError as error:  # it is closed; what was to be on the disk was synced before, and that told
+            if error.errno == errno.EBADF:
+                raise
 
     def lock(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -126,9 +126,9 @@ def keyed(
 
     The file is read from its end, from one snapshot to the next, and no further than the window goes. What
     is damaged in the older part is passed over: that is not a start's business. The oldest may stand in the
-    snapshot that a compaction began the file with.
+    snapshot that a compaction began the file with. A snapshot beside the file holds what is older than it.
     """
-    mark = b',"id":"' if isinstance(framing, JsonLines) else b"\xa2id"
+    mark = codec.id_mark
     kept: list[KeyedChange] = []  # newest first
     for anchor, stop in _segments(buffer, end, framing, codec, found):
         if buffer.find(mark, anchor.offset, stop) < 0:
@@ -141,7 +141,7 @@ def keyed(
                     part.append(change)
         if not _keep(kept, part):
             return kept[::-1]
-    _keep(kept, _kept_before(buffer, end, framing, codec))
+    _keep(kept, _kept_before(buffer, end, framing, codec) if found.kept is None else _unpacked(found.kept))
     return kept[::-1]
 
 
@@ -157,7 +157,7 @@ def _keep(kept: list[KeyedChange], older: list[KeyedChange]) -> bool:
 def _kept_before(buffer: Any, end: int, framing: Framing, codec: Codec) -> list[KeyedChange]:
     """The window in the snapshot that a file begins with, if a compaction wrote it."""
     first = framing.next(buffer, framing.header, end)
-    if not isinstance(first, Frame) or not first.snapshot or first.payload.rfind(b"answers") < 0:
+    if not isinstance(first, Frame) or not first.snapshot or first.payload.rfind(codec.kept_mark) < 0:
         return []
     try:
         head: SnapshotHead = codec.decode(first.payload, SnapshotHead)
@@ -166,15 +166,29 @@ def _kept_before(buffer: Any, end: int, framing: Framing, codec: Codec) -> list[
         window: Kept = codec.decode(first.payload, Kept)
     except DECODE_ERRORS:
         return []
+    return _unpacked(window)
+
+
+def _unpacked(window: Kept) -> list[KeyedChange]:
     return [
         KeyedChange(key, q, rev, bytes.fromhex(chain), micros, outline)
         for (key, q, rev), (micros, chain, outline) in zip(window.ids, window.answers, strict=False)
     ]
 
 
+def packed(changes: list[KeyedChange]) -> Kept:
+    """Keyed changes as they stand in a snapshot."""
+    return Kept(
+        [(change.key, change.q, change.rev) for change in changes],
+        [(change.micros, change.chain.hex(), change.outline) for change in changes],
+    )
+
+
 def _segments(buffer: Any, end: int, framing: Framing, codec: Codec, found: Recovered) -> Iterator[tuple[Anchor, int]]:
     """The parts of a file that begin at its snapshots, newest first: where each begins and where it ends."""
     yield Anchor(found.start_rev, found.start, found.start_chain), end
+    if found.kept is not None:
+        return
     stop = place = min(found.start, end)
     while (place := framing.last_snapshot(buffer, place)) > framing.header:
         frame = framing.next(buffer, place, stop)

@@ -22,13 +22,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+from kantad.store.beside import recover_from, remove
 from kantad.store.disk import Disk, NotGiven, give_to_owner, make_alike, place, remove_leftovers, write_all
-from kantad.store.recovery import Recovered, recover
+from kantad.store.formats import NotOurs, first_bytes, first_frame, format_of
+from kantad.store.recovery import Recovered
 from kantad.store.tail import UNPROMISED
-from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
+from kantad.values.codec import Codec
 from kantad.values.errors import Damaged
-from kantad.values.framing import BinaryFrames, Framing, JsonLines, detect
-from kantad.values.record import CHAIN_START
+from kantad.values.framing import Framing
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FRESH: Final = 0.01  # seconds
@@ -37,10 +38,6 @@ REWRITTEN: Final = 4 << 20  # bytes; more than goes unsynced between two flushes
 
 class Locked(Exception):
     """Another process has the file (exit status 75)."""
-
-
-class NotOurs(Exception):
-    """The path does not name a kantadb that can be served (exit status 2 or 65 is the caller's choice)."""
 
 
 class IsFolder(NotOurs):
@@ -190,56 +187,23 @@ def mapped(fd: int, size: int) -> Iterator[Any]:
             buffer.close()
 
 
-def format_of(head: bytes, flag: str | None) -> tuple[Framing, Codec]:
-    """How a file that begins with these bytes is read; an empty one as the flag says (default JSON).
-
-    Raises `NotOurs` where the bytes are no kantadb's or contradict the flag.
-    """
-    torn = not head.strip(b"\0")  # zeros from the start on: the first write to a new JSON file was torn
-    found = None if torn else detect(head)
-    if found is None:
-        if not torn:
-            raise NotOurs("it is no kantadb: its first bytes are neither JSON lines nor MessagePack frames")
-        found = "json" if head else flag or "json"
-    if flag is not None and flag != found:
-        raise NotOurs(f"it is a {found} file; --format {flag} contradicts it")
-    if found == "json":
-        return JsonLines(), JsonCodec()
-    return BinaryFrames(head[:4]), MsgpackCodec()
-
-
-def new_file(format: str) -> tuple[Framing, Codec]:
-    """How a new file of a format is written."""
-    return (JsonLines(), JsonCodec()) if format == "json" else (BinaryFrames(os.urandom(4)), MsgpackCodec())
-
-
-def first_bytes(flag: str | None, micros: int, seed: bytes) -> bytes:
-    """The content of a new file: nothing in JSON; in MessagePack the seed and the first frame."""
-    return seed + first_frame(BinaryFrames(seed), MsgpackCodec(), micros) if flag == "msgpack" else b""
-
-
-def first_frame(framing: Framing, codec: Codec, micros: int) -> bytes:
-    """What a file with no records holds behind its header: nothing in JSON; in MessagePack a snapshot of the
-    empty root, without which eight bytes could not tell the format."""
-    if isinstance(framing, JsonLines):
-        return b""
-    return framing.frame(codec.snapshot(micros, {}, 0, CHAIN_START), framing.header, True)
-
-
 def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log, Recovered]:
     """Open, lock and recover a database file; it is created where there is none.
 
     `micros` is the time, for a new file. A torn tail is cut off and kept as `<path>.torn-<time>`.
-    Raises `Locked`, `NotOurs`, `Damaged` (nothing was changed then), `Broken` and OSError.
+    Raises `Locked`, `NotOurs`, `CodeError`, `Damaged` (nothing was changed then), `Broken` and OSError.
     """
     path = os.path.realpath(path)
     fd = _open_locked(path, flag, disk, micros)
     try:
         removed = remove_leftovers(disk, path)
-        framing, codec = format_of(os.pread(fd, 16, 0), flag)
+        with mapped(fd, disk.fstat(fd).st_size) as buffer:
+            framing, codec = format_of(buffer, flag)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
-            found = recover(buffer, log.size, framing, codec)
+            found = recover_from(path, buffer, log.size, framing, codec)
+        if not found.beside:
+            remove(disk, path)
         found.warnings += [f"removed {name}, which was left over" for name in removed if ".compacting." in name]
         _settle(log, found, micros)
     except BaseException:
@@ -251,18 +215,19 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
 def open_readonly(path: str, flag: str | None, disk: Disk) -> tuple[Log, Recovered]:
     """Open a file as it is now, for reading only: it is neither locked nor changed, and may grow meanwhile.
 
-    What would be cut off, or completed, is not read. Raises `NotOurs`, `Damaged` and OSError.
+    What would be cut off, or completed, is not read. Raises `NotOurs`, `CodeError`, `Damaged` and OSError.
     """
     path = os.path.realpath(path)
     check_kind(disk.stat(path).st_mode)
     fd = disk.open(path, os.O_RDONLY)
     try:
-        framing, codec = format_of(os.pread(fd, 16, 0), flag)
+        with mapped(fd, disk.fstat(fd).st_size) as buffer:
+            framing, codec = format_of(buffer, flag)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
-            found = recover(buffer, log.size, framing, codec)
+            found = recover_from(path, buffer, log.size, framing, codec)
             if found.newline:
-                found = recover(buffer, buffer.rfind(b"\n") + 1, framing, codec)
+                found = recover_from(path, buffer, buffer.rfind(b"\n") + 1, framing, codec)
                 found.warnings.append("the last record lacks its newline: it is left out")
         if found.torn:
             found.warnings.append(f"the last {log.size - found.end} bytes are no whole record: they are left out")
@@ -382,19 +347,33 @@ def _put_in_place(log: Log, parts: Iterable[bytes], start: int) -> int:
 
 
 @contextlib.contextmanager
-def reading(path: str) -> Iterator[tuple[Any, int, Framing, Codec]]:
+def reading(
+    path: str, format: str | None = None, called: str = "--format"
+) -> Iterator[tuple[Any, int, Framing, Codec]]:
     """A file as the offline commands read it, mapped, with its size in bytes: no lock, nothing changed.
 
-    Raises `NotOurs` and OSError.
+    `called` is the flag that names the format. Raises `NotOurs`, `CodeError` and OSError.
     """
     check_kind(os.stat(path).st_mode)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
         with mapped(fd, size) as buffer:
-            yield (buffer, size, *format_of(buffer[:16], None))
+            yield (buffer, size, *format_of(buffer, format, called))
     finally:
         os.close(fd)
 
 
-__all__ = ["Broken", "Damaged", "Locked", "Log", "NoRoom", "NotOurs", "open_log", "reading"]
+__all__ = [
+    "Broken",
+    "Damaged",
+    "Locked",
+    "Log",
+    "NoRoom",
+    "NotOurs",
+    "first_bytes",
+    "first_frame",
+    "format_of",
+    "open_log",
+    "reading",
+]

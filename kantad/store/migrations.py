@@ -17,12 +17,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from kantad.store.log import Log
-from kantad.store.recovery import Recovered, recover
+from kantad.store.beside import recover_from
+from kantad.store.log import Broken, Log
+from kantad.store.recovery import Recovered
 from kantad.values.codec import Codec
 from kantad.values.content import check, copied
 from kantad.values.diff import SAME, difference
-from kantad.values.errors import Problem
+from kantad.values.errors import RAISED, Problem
 from kantad.values.kinds import Unsupported
 from kantad.values.moment import datetime_of
 from kantad.values.normal import plain
@@ -125,7 +126,7 @@ class Upgrade:
         initial: dict[str, Any] | None = None,
     ) -> None:
         self.state, self.version = found.state, found.v
-        self.native, self.watch = codec.foreign, watch
+        self.native, self.encode, self.watch = codec.foreign, codec.encode, watch
         self.micros = max(micros, found.micros)
         self.done: list[Done] = []
         if schema is not None:
@@ -153,9 +154,10 @@ class Upgrade:
                 raise TypeError("it returns something; a migration changes the given dict in place")
             after = self._plain(after)
             check(after, DEEPEST, self.native)
+            self.encode(after)  # text may hold what UTF-8 has no form for
         except Problem as problem:
             raise Failed(f"{_title(step)} made what cannot be stored{_where(problem)}: {problem.detail}") from problem
-        except Exception as error:
+        except RAISED as error:
             raise Failed(f"{_title(step)} failed: {type(error).__name__}: {error}") from error
         diff = difference(before, after)
         diff = {} if diff is SAME else diff
@@ -201,6 +203,26 @@ class Upgrade:
             yield payload
 
 
+def behind(
+    found: Recovered, codec: Codec, path: str, micros: int, schema: Schema | None, steps: Migrations | None
+) -> str:
+    """Why a file that is only read, so that nothing brings it on, is not what the code is for; empty where it is.
+
+    Defaults that it lacks and members that the type does not have do not matter.
+    """
+    if found.rev == 0 and not found.state:
+        return ""
+    try:
+        if steps is not None and steps.after(found.v):
+            return (
+                f"the file is of version {found.v}, the code of {steps.newest}, and what is only read is not migrated"
+            )
+        Upgrade(found, codec, path, micros, schema, None)
+    except Failed as error:
+        return str(error)
+    return ""
+
+
 def upgrade(
     log: Log,
     found: Recovered,
@@ -238,9 +260,16 @@ def _upgrade(
 ) -> list[Done]:
     needed = Upgrade(found, log.codec, log.path, micros, schema, steps, watch, initial)
     if needed.done:
-        log.append_together(list(needed.payloads(log.codec, found.rev, found.chain)))
-        with log.buffer() as buffer:  # the log is the only truth
-            now = recover(buffer, log.size, log.framing, log.codec)
+        try:
+            payloads = list(needed.payloads(log.codec, found.rev, found.chain))
+        except Problem as problem:  # a format of one's own
+            raise Failed(problem.detail) from None
+        log.append_together(payloads)
+        try:
+            with log.buffer() as buffer:  # the log is the only truth
+                now = recover_from(log.path, buffer, log.size, log.framing, log.codec)
+        except OSError as error:
+            raise Broken(f"{log.path} was migrated, but could not be read back: {error.strerror}") from error
         now.warnings = list(dict.fromkeys(found.warnings + now.warnings))
         vars(found).update(vars(now))
     found.v = needed.version

@@ -28,6 +28,7 @@ class Question(msgspec.Struct):
     micros: int | None = None
     path: Path = ()
     view: View = VALUE
+    format: str | None = None  # where the bytes do not tell
 
 
 class Reply(msgspec.Struct):

@@ -10,21 +10,30 @@ be torn. Hashed records go by in blocks, the fast way; whatever is unusual is le
 import contextlib
 import re
 from binascii import hexlify
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from blake3 import blake3
 
 from kantad.store.dialects import Sign
-from kantad.store.replay import Contradiction, Replayer
-from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, value_end, whole_behind
+from kantad.store.replay import Contradiction, Replayer, Start, single_changes
+from kantad.store.tail import Copies, Last, Whole, is_doubtful, stands_before, text_end, whole_behind
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, BinaryFrames, Decoded, Frame, Framing, JsonLines, More
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Keyed, Snapshot, Step, chain_after
+from kantad.values.record import (
+    CHAIN_START,
+    DECODE_ERRORS,
+    Kept,
+    Keyed,
+    Snapshot,
+    SnapshotHead,
+    Step,
+    chain_after,
+)
 
 BLOCK: Final = 1 << 20  # bytes of log looked at as one
 _BINARY = re.compile(rb"\xa4diff[\x80-\x8f\xde\xdf]|\xa5state[\x80-\x8f\xde\xdf]")  # in no text that is UTF-8
@@ -45,6 +54,10 @@ class Recovered:
     start_rev: int = 0
     start_chain: bytes = CHAIN_START
     snapshot: int = 0  # bytes of that snapshot's record
+    beside: bool = False  # that snapshot stands beside the file
+    kept: Kept | None = None  # the idempotency window in it, if it does
+    last: int = -1  # where the last change stands, if it has `h` and was replayed or the snapshot is beside
+    ambiguous: bool = False  # nothing told how to read some of kanta's records
     end: int = 0  # where the whole records end
     newline: bool = False  # the last record lacks its newline
     torn: int = 0  # bytes behind `end` that are no whole record, nor damage
@@ -60,34 +73,18 @@ class Recovered:
         return self.rev - self.start_rev
 
 
-def recover(buffer: Any, end: int, framing: Framing, codec: Codec) -> Recovered:
-    """What the first `end` bytes of a file hold; raises `Damaged`."""
-    reading = Recovery(buffer, end, framing, codec)
+def recover(buffer: Any, end: int, framing: Framing, codec: Codec, beside: Start | None = None) -> Recovered:
+    """What the first `end` bytes of a file hold; raises `Damaged`.
+
+    A snapshot `beside` the file is begun with unless there is a later one in it; its state is used up.
+    """
+    reading = Recovery(buffer, end, framing, codec, beside)
     try:
         return reading.run()
     except Damaged:
-        if not reading.doubted:
+        if not reading.doubted or beside is not None:
             raise
         return Recovery(buffer, end, framing, codec, trusting=True).run()
-
-
-def count_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> int:
-    """How many change records stand in this part, by framing alone; a doubled kanta record counts once."""
-    return sum(1 for frame in single_changes(buffer, start, end, framing, codec) if not frame.snapshot)
-
-
-def single_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> Iterator[Frame]:
-    """The records of a part by framing alone, kanta's doubled changes once."""
-    place, before = start, b""
-    while isinstance(frame := framing.next(buffer, place, end), Frame):
-        place = frame.end
-        if not frame.snapshot:
-            if frame.payload == before and len(codec.hashed(before)) == len(before):
-                continue
-            before = frame.payload
-        else:
-            before = b""
-        yield frame
 
 
 def damaged(buffer: Any, framing: Framing, codec: Codec, place: int, why: str) -> Damaged:
@@ -111,9 +108,18 @@ class Recovery:
     the state does not depend on what stands before it: then the file is read `trusting` it.
     """
 
-    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, trusting: bool = False) -> None:
-        self.buffer, self.end, self.framing, self.codec = buffer, end, framing, codec
-        self.replayer = Replayer(codec, Copies(buffer, framing))
+    def __init__(
+        self,
+        buffer: Any,
+        end: int,
+        framing: Framing,
+        codec: Codec,
+        beside: Start | None = None,
+        *,
+        trusting: bool = False,
+    ) -> None:
+        self.buffer, self.end, self.framing, self.codec, self.beside = buffer, end, framing, codec, beside
+        self.replayer = Replayer(codec, Copies(buffer, framing), isinstance(framing, JsonLines))
         self.found = Recovered()
         self.json = isinstance(framing, JsonLines)
         self.trusting, self.doubted = trusting, False
@@ -142,11 +148,14 @@ class Recovery:
     def _oldest(self) -> int:
         """The revision of the snapshot that the file begins with."""
         frame = self.framing.next(self.buffer, self.framing.header, self.end)
-        if isinstance(frame, Frame) and frame.snapshot:
-            snapshot = self._whole_snapshot(frame.payload)
-            if snapshot is not None and snapshot.k:
-                return snapshot.r
-        return 0
+        if not isinstance(frame, Frame) or not frame.snapshot:
+            return 0
+        with contextlib.suppress(*DECODE_ERRORS):
+            head: SnapshotHead = self.codec.decode(frame.payload, SnapshotHead)
+            if head.s is not None and is_whole_snapshot(self.codec, frame.payload, head):
+                return head.r if head.k else 0  # the checksum says that it decodes
+        snapshot = self._whole_snapshot(frame.payload)
+        return snapshot.r if snapshot is not None and snapshot.k else 0
 
     def _whole_snapshot(self, payload: bytes) -> Snapshot | None:
         try:
@@ -159,7 +168,8 @@ class Recovery:
 
     def _start(self) -> int:
         """Take the state of the last snapshot that verifies; returns the offset behind it."""
-        place = self.framing.last_snapshot(self.buffer, self.end)
+        least = 0 if self.beside is None else self.beside.place
+        place = self.framing.last_snapshot(self.buffer, self.end, least)
         while place >= 0:
             at = self._snapshot_at(place)
             if at is not None:
@@ -168,7 +178,9 @@ class Recovery:
                 if first or not self.json or self._is_trusted(frame):
                     self._begin(snapshot, frame, first)
                     return frame.end
-            place = self.framing.last_snapshot(self.buffer, place)
+            place = self.framing.last_snapshot(self.buffer, place, least)
+        if self.beside is not None:
+            return self._begin_beside(self.beside)
         if self._begins_with_snapshot():
             raise self._damaged(self.framing.header, "the snapshot that the file begins with is damaged")
         return self.framing.header
@@ -177,7 +189,7 @@ class Recovery:
         """Whether a snapshot line is this log's, and no old copy in a torn tail."""
         if stands_before(self.buffer, frame.payload, frame.start):
             return False
-        if self.trusting or not is_doubtful(self.buffer, frame.start):
+        if self.trusting or not is_doubtful(self.buffer, frame.start, self.framing, self.codec):
             return True
         self.doubted = True
         return False
@@ -194,7 +206,8 @@ class Recovery:
         if isinstance(frame, Frame) and (snapshot := self._whole_snapshot(frame.payload)) is not None:
             return snapshot, frame
         start = place + len(JsonLines.PREFIX)
-        stop = value_end(self.buffer, start, self.end) if self.json else -1
+        lines = self.framing if isinstance(self.framing, JsonLines) else None
+        stop = -1 if lines is None else text_end(lines, self.buffer, start, self.end)
         if stop >= 0 and (snapshot := self._whole_snapshot(self.buffer[start:stop])) is not None:
             return snapshot, Frame(place, stop, True, self.buffer[start:stop])
         return None
@@ -213,6 +226,14 @@ class Recovery:
                 "kanta wrote changes behind it that it holds already"
             )
         self.replayer.begin(snapshot, frame.start, rev, chain)
+
+    def _begin_beside(self, beside: Start) -> int:
+        snapshot, found = beside.snapshot, self.found
+        assert snapshot.h is not None
+        found.snapshot, found.beside, found.last = beside.size, True, beside.last
+        found.kept = Kept(snapshot.ids, snapshot.answers)
+        self.replayer.begin(snapshot, beside.last, snapshot.r, bytes.fromhex(snapshot.h))
+        return beside.place
 
     def _counted(self, end: int) -> tuple[int, bytes]:
         """The revision and the chain at a snapshot of another program's: of all the records before it."""
@@ -246,7 +267,12 @@ class Recovery:
             if why:
                 self._stop_at(frame.start, why)
                 return
+            if not frame.snapshot:
+                self._passed_change(frame.start)
             place = self.found.end = frame.end
+
+    def _passed_change(self, place: int) -> None:
+        self.found.last = place if self.replayer.before is None else -1  # else another program's
 
     def _is_hashed(self, frame: Decoded) -> bool:
         """Whether a block may begin with this: looking at one for each of another program's records takes minutes."""
@@ -257,7 +283,7 @@ class Recovery:
     def _run_blocks(self, place: int) -> int:
         """Replay hashed changes as long as all is as it should be; returns where it stopped."""
         replayer, decode = self.replayer, self.codec.decoder(Step)
-        before, behind, more = (b',"h":"', b'"}', 1) if self.json else (b"\xa1h\xb0", b"", BinaryFrames.HEAD)
+        before, behind, more = self.codec.h_mark, self.codec.closing, self.framing.extra
         length = len(before) + 16 + len(behind)
         state, rev, chain, batch, m = replayer.state, replayer.rev, replayer.chain, replayer.batch, None
         payload = last = b""
@@ -287,6 +313,7 @@ class Recovery:
                     m = record.m
                 place += len(payload) + more
         if last:
+            self.found.last = place - len(last) - more
             replayer.hashed += rev - replayer.rev
             replayer.behind_hashed, replayer.before = True, None
             replayer.state, replayer.rev, replayer.chain, replayer.batch = state, rev, chain, batch
@@ -298,6 +325,7 @@ class Recovery:
     def _choose_dialect(self) -> None:
         """Nothing told how to read some of kanta's records: as 0.9's if the file has any sign of 0.9."""
         replayer = self.replayer
+        self.found.ambiguous = True
         chosen = "kanta 0.1 to 0.8"
         if replayer.seen & Sign.B or self._shows_b():
             replayer.take_rival()
@@ -306,7 +334,7 @@ class Recovery:
 
     def _shows_b(self) -> bool:
         """Whether anything before the replay is a sign of kanta 0.9."""
-        survey = Replayer(self.codec, lambda frame: False)
+        survey = Replayer(self.codec, lambda frame: False, self.json)
         try:
             for frame in single_changes(self.buffer, self.framing.header, self.found.start, self.framing, self.codec):
                 if survey.snapshot(frame) if frame.snapshot else survey.change(frame):
@@ -339,9 +367,10 @@ class Recovery:
     def _may_be_ours(self, place: int) -> bool:
         """Whether the first record may be the torn first write to a new file.
 
-        A MessagePack file is put in place whole: where its records stand behind zeros, its beginning was lost.
+        A file in MessagePack or a format of one's own is put in place whole: where its records stand behind zeros,
+        its beginning was lost.
         """
-        if self.json and _BINARY.search(self.buffer, place, self.end):
+        if self.json and (self.codec.name != "json" or _BINARY.search(self.buffer, place, self.end)):
             return False
         begin = b'{"ts":"' if self.json else bytes(~byte & 0xFF for byte in self.buffer[:4])
         head = self.buffer[place : min(place + len(begin), self.end)]
@@ -351,7 +380,8 @@ class Recovery:
         """Take a JSON record whose newline is missing or flipped; whether it was one."""
         snapshot = self.buffer[place : place + 9] == JsonLines.PREFIX
         start = place + 9 if snapshot else place
-        stop = value_end(self.buffer, start, self.end)
+        assert isinstance(self.framing, JsonLines)
+        stop = text_end(self.framing, self.buffer, start, self.end)
         newline = self.buffer.find(b"\n", place, self.end)
         if stop < 0 or stop == newline:
             return False
@@ -361,6 +391,8 @@ class Recovery:
         if self.replayer.snapshot(frame) if snapshot else self.replayer.change(frame):
             return False
         self.found.end = stop
+        if not snapshot:
+            self._passed_change(place)
         return True
 
     def _damaged(self, place: int, why: str) -> Damaged:

@@ -7,19 +7,19 @@ is told by `dialects`; where nothing tells, both readings are kept, as `state` (
 until a snapshot or a sign decides. Called by recovery, history and the offline commands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 from blake3 import blake3
 
 from kantad.store.dialects import Sign, signs
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.content import same
-from kantad.values.framing import Frame
+from kantad.values.framing import Frame, Framing
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, merge_verbatim
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Change, Snapshot, SnapshotBeside
 
 Reading = Callable[[dict[str, Any], dict[Any, Any]], Any]  # of a patch: the state that it makes of one
 
@@ -32,11 +32,24 @@ class Contradiction(Exception):
         self.offset, self.why = offset, why
 
 
+class Start(NamedTuple):
+    """A snapshot that stands elsewhere (see `beside`), whole, with `r` and `h`, and of this log.
+
+    `last` is where the last change in it stands in the log, `place` is behind that; `size` are the bytes of its record.
+    """
+
+    snapshot: SnapshotBeside
+    last: int
+    place: int
+    size: int
+
+
 class Replayer:
     """The database while its log is read. Times in microseconds since the epoch, `batch` an offset in bytes."""
 
-    def __init__(self, codec: Codec, is_old: Callable[[Frame], bool]) -> None:
+    def __init__(self, codec: Codec, is_old: Callable[[Frame], bool], lines: bool = False) -> None:
         self.codec = codec
+        self.lines = lines  # whether each record is a line of text
         self.is_old = is_old  # whether a record is a copy of one that stands before it in the file
         self.state: dict[str, Any] = {}
         self.rival: dict[str, Any] | None = None
@@ -48,7 +61,7 @@ class Replayer:
         self.micros = 0
         self.batch = 0  # where the last batch begins
         self.hashed = 0
-        self.unverified = 0
+        self.unverified = self.unchained = 0  # records without `h`: behind one that has it, before all of those
         self.behind_hashed = False
         self.doubled = 0
         self.seen = Sign.NONE
@@ -132,7 +145,7 @@ class Replayer:
                 self.doubled += 1
                 self.warnings.append(f"byte {frame.start}: a doubled record of kanta's counts once")
                 return ""
-            if self.lost_its_h(frame.payload):
+            if self.without_lost_h(frame.payload) is not None:
                 return "its chain field is damaged"
             if micros_of(record.ts) <= self.micros and self.is_old(frame):
                 return "the record is an old copy of one before it"
@@ -155,9 +168,10 @@ class Replayer:
             self.m = micros_of(record.m)
         return ""
 
-    def lost_its_h(self, payload: bytes) -> bool:
-        """Whether this is one of our JSON records with a damaged `"h"`; in MessagePack the frame's checksum tells."""
-        return self.codec.name == "json" and blake3(self.chain + payload[:-24]).hexdigest(8).encode() == payload[-18:-2]
+    def without_lost_h(self, payload: bytes) -> bytes | None:
+        """One of our lines with a damaged mark of `h`, without it; None where it is none. Of a frame the checksum
+        tells."""
+        return self.codec.lost_h(payload, self.chain) if self.lines else None
 
     def _suspect(self) -> str:
         """After a hash that does not match: damage for certain where the record before hides a lost `h`."""
@@ -172,6 +186,8 @@ class Replayer:
         if self.behind_hashed:
             self.unverified += 1
             self.warnings.append(f"byte {place}: a record that another program wrote is not verified")
+        else:
+            self.unchained += 1
         shown = signs(record.diff, self.state)
         self.seen |= shown
         if shown & Sign.A:
@@ -205,3 +221,17 @@ class Replayer:
 def _verbatim(state: dict[str, Any], patch: dict[Any, Any]) -> dict[str, Any]:
     merge_verbatim(state, patch)
     return state
+
+
+def single_changes(buffer: Any, start: int, end: int, framing: Framing, codec: Codec) -> Iterator[Frame]:
+    """The records of a part by framing alone, kanta's doubled changes once."""
+    place, before = start, b""
+    while isinstance(frame := framing.next(buffer, place, end), Frame):
+        place = frame.end
+        if not frame.snapshot:
+            if frame.payload == before and len(codec.hashed(before)) == len(before):
+                continue
+            before = frame.payload
+        else:
+            before = b""
+        yield frame

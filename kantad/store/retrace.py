@@ -9,10 +9,12 @@ with its own checksum is begun at; one that is damaged is met, and refused, by t
 before it. Called by `answers`.
 """
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final
 
+from kantad.store.beside import Known, Unusable, known, read
 from kantad.store.dialects import Sign
 from kantad.store.history import Anchor, Unreadable, chained
 from kantad.store.verify import Walk
@@ -21,30 +23,26 @@ from kantad.values.framing import Frame, Framing
 from kantad.values.moment import micros_of
 from kantad.values.record import DECODE_ERRORS, SnapshotHead
 
+FAR: Final = 1 << 20  # bytes of log, behind which it is worth looking at the snapshot beside the file
+NEAR: Final = 10_000  # revisions, within which it is not
+
 
 class Gone(Exception):
     """The log begins later."""
 
 
-class Head(SnapshotHead):
-    """What tells where and when a snapshot is of."""
-
-    ts: Any = None
-
-
-class Known(NamedTuple):
-    """A snapshot: its revision, the time of that revision in microseconds, the offset where it stands."""
-
-    rev: int
-    micros: int
-    place: int
-
-
 class Retrace:
-    """See the module. `end` is where the whole records end, in bytes; `oldest` the revision the file begins with."""
+    """See the module. `end` is where the whole records end, in bytes; `oldest` the revision the file begins with.
 
-    def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int) -> None:
+    With `path`, the snapshot beside that file is one to begin at, too.
+    """
+
+    def __init__(
+        self, buffer: Any, end: int, framing: Framing, codec: Codec, oldest: int, path: str | None = None
+    ) -> None:
         self.buffer, self.end, self.framing, self.codec, self.oldest = buffer, end, framing, codec, oldest
+        self.path, self.far, self.near = path, FAR, NEAR
+        self.beside = 0  # the revision of the one beside the file, where the walk began with that
         self.walk: Walk | None = None
         self.known: list[Known] = []  # all from `low` to `high`
         self.low = self.high = end
@@ -74,6 +72,10 @@ class Retrace:
                 yield
         if walk.why or walk.replayer.rev != rev:
             raise Unreadable(f"byte {walk.place}: {walk.why or f'there is no revision {rev}'}")
+        if self.beside and walk.replayer.hashed != rev - self.beside:
+            self.path = None  # how another program's records behind it are read may depend on what stands before it
+            yield from self.steps(rev)
+            return
         if walk.replayer.rival is not None:
             if (yield from self._reads_as_rival(rev)):
                 walk.replayer.take_rival()
@@ -84,10 +86,31 @@ class Retrace:
         """The walk to go on with: the last one where that is nearer than the nearest snapshot."""
         nearest = self._last(lambda known: known.rev, rev)
         walk, self.walk = self.walk, None
-        if walk is not None and walk.replayer.rev <= rev and (nearest is None or walk.place > nearest.place):
+        if walk is not None and (walk.replayer.rev > rev or (nearest is not None and walk.place <= nearest.place)):
+            walk = None
+        if walk is not None and rev - walk.replayer.rev <= self.near:
             return walk
-        del walk  # before another state is made
-        return self._new_walk(self.framing.header if nearest is None else nearest.place)
+        place = walk.place if walk is not None else self.framing.header if nearest is None else nearest.place
+        beside = self._beside(place)
+        if beside is not None and beside.rev <= rev:
+            walk = None  # before another state is made
+            walk = self._walk_beside(rev)
+        if walk is None:
+            self.beside = 0
+            walk = self._new_walk(self.framing.header if nearest is None else nearest.place)
+        return walk
+
+    def _walk_beside(self, rev: int) -> Walk | None:
+        """A walk that begins with the snapshot beside the file; None if that is of no use any more."""
+        start = None
+        with contextlib.suppress(Unusable):
+            start = read(self.path or "", self.buffer, self.end, self.framing, self.codec)
+        if start is None or start.snapshot.r > rev or start.snapshot.h is None:
+            return None
+        walk = Walk(self.buffer, self.end, self.framing, self.codec)
+        walk.replayer.begin(start.snapshot, start.last, start.snapshot.r, bytes.fromhex(start.snapshot.h))
+        walk.place, walk.snapshots, self.beside = start.place, 1, start.snapshot.r
+        return walk
 
     def _new_walk(self, place: int) -> Walk:
         walk = Walk(self.buffer, self.end, self.framing, self.codec)
@@ -120,9 +143,12 @@ class Retrace:
         `Unreadable`, and `Gone` where the log begins after that time.
         """
         nearest = self._last(lambda known: known.micros, micros)
+        beside = self._beside(self.framing.header if nearest is None else nearest.place)
+        if beside is not None and beside.micros <= micros:
+            nearest = beside
         anchor = Anchor(self.oldest, self.framing.header, None)
         if nearest is not None:
-            anchor = Anchor(nearest.rev, nearest.place, None)
+            anchor = Anchor(nearest.rev, nearest.place, nearest.chain)
         elif self.oldest and self._begins_after(micros):
             raise Gone
         yield anchor.rev
@@ -144,6 +170,13 @@ class Retrace:
             self._look_down()
         place = bisect_right(self.known, most, key=key)
         return self.known[place - 1] if place else None
+
+    def _beside(self, place: int) -> Known | None:
+        """The snapshot beside the file, where it is so far behind a place that it is worth beginning with it."""
+        if self.path is None or self.end - place <= self.far:
+            return None
+        beside = known(self.path, self.buffer, self.end, self.framing, self.codec)
+        return beside if beside is not None and beside.place > place + self.far else None
 
     def _look_up(self) -> None:
         """Find the snapshots in what was added to the file."""
@@ -169,9 +202,9 @@ class Retrace:
             return None
         return Known(head.r, micros_of(head.ts), place) if is_whole_snapshot(self.codec, frame.payload, head) else None
 
-    def _head(self, frame: Frame) -> Head | None:
+    def _head(self, frame: Frame) -> SnapshotHead | None:
         try:
-            head: Head = self.codec.decode(frame.payload, Head)
+            head: SnapshotHead = self.codec.decode(frame.payload, SnapshotHead)
         except DECODE_ERRORS:
             return None
         return head

@@ -22,9 +22,9 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from kantad.values.codec import Codec, is_whole_snapshot
-from kantad.values.framing import BinaryFrames, Frame, Framing, JsonLines
+from kantad.values.framing import OWN_ENDING, BinaryFrames, Frame, Framing, JsonLines
 from kantad.values.moment import micros_of
-from kantad.values.record import DECODE_ERRORS, Change, Snapshot, chain_after
+from kantad.values.record import DECODE_ERRORS, Change, Keyed, Snapshot, chain_after
 
 _TOKENS = re.compile(rb'["{}\[\]]')
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -34,6 +34,7 @@ UNPROMISED: Final = (
     "an interrupted write that was never acknowledged, unless the file was altered or cut short from outside"
 )
 COPY_WINDOW: Final = 256 << 20  # how far back a copy's original is looked for, bytes (measured: 25 ms)
+OWN_WINDOW: Final = 1 << 20  # the same where each record has to be decoded for its time
 TIME_WINDOW: Final = 8 << 20  # how far back the times before a snapshot are looked at (measured: 20 ms)
 
 
@@ -73,6 +74,14 @@ def value_end(buffer: Any, start: int, end: int) -> int:
     return -1
 
 
+def text_end(framing: JsonLines, buffer: Any, start: int, end: int) -> int:
+    """Where the text of the record that begins at `start` ends, or -1: JSON's, or that of an own format."""
+    if not framing.own:
+        return value_end(buffer, start, end)
+    found = OWN_ENDING.search(buffer, start, end)
+    return -1 if found is None else found.end()
+
+
 def whole_behind(
     buffer: Any, bad: int, end: int, framing: Framing, codec: Codec, last: Last
 ) -> Generator[Whole, None, None]:
@@ -99,7 +108,7 @@ def records_from(buffer: Any, bad: int, end: int, framing: Framing, codec: Codec
     if isinstance(framing, JsonLines):
         snapshot = buffer[bad : bad + 9] == JsonLines.PREFIX
         start = bad + 9 if snapshot else bad
-        stop = value_end(buffer, start, end)
+        stop = text_end(framing, buffer, start, end)
         sound = _decoded(codec, bad, buffer[start:stop], snapshot) if stop >= 0 else None
         if sound is not None and not _is_old(buffer, sound.payload, sound.record, bad, last):
             yield sound
@@ -125,7 +134,8 @@ def _sound(buffer: Any, bad: int, start: int, end: int, framing: Framing, codec:
     if isinstance(framing, BinaryFrames):
         candidates = _frames_behind(buffer, start, end, framing, codec, last)
     else:
-        candidates = _json_behind(buffer, bad, end)
+        assert isinstance(framing, JsonLines)
+        candidates = _lines_behind(buffer, bad, end, framing)
     for offset, payload, snapshot, certain in candidates:
         sound = _decoded(codec, offset, payload, snapshot)
         if sound is not None and (certain or not _is_old(buffer, payload, sound.record, bad, last)):
@@ -170,29 +180,46 @@ class Copies:
         return stands_before(self.buffer, frame.payload, frame.start)
 
 
-def is_doubtful(buffer: Any, place: int) -> bool:
+def is_doubtful(buffer: Any, place: int, framing: Framing, codec: Codec) -> bool:
     """Whether the snapshot line at `place` may be an old copy in a torn tail: time runs backwards
     before it, or a line is no record. Damage in the part before it has the same look."""
-    start = int(buffer.find(b"\n", max(0, place - TIME_WINDOW), place))
+    own = isinstance(framing, JsonLines) and framing.own
+    start = int(buffer.find(b"\n", max(0, place - (OWN_WINDOW if own else TIME_WINDOW)), place))
     if start < 0:
         return False
+    if own:
+        return not _rise(buffer[start + 1 : place].splitlines(), codec)
     window = buffer[start : place + len(JsonLines.PREFIX) + 64]
     times = _BEGINNINGS.findall(window)
     lines = window[: place - start].count(b"\n")
     return lines != len(times) or times != sorted(times)
 
 
-def _json_behind(buffer: Any, bad: int, end: int) -> Iterator[tuple[int, bytes, bool, bool]]:
-    for place in _beginnings(buffer, bad, end):
+def _rise(lines: list[bytes], codec: Codec) -> bool:
+    """Whether these are all records, and none is earlier than the one before it."""
+    before = 0
+    for line in lines:
+        try:
+            micros = micros_of(codec.decode(line.removeprefix(JsonLines.PREFIX), Keyed).ts)
+        except DECODE_ERRORS:
+            return False
+        if micros < before:
+            return False
+        before = micros
+    return True
+
+
+def _lines_behind(buffer: Any, bad: int, end: int, framing: JsonLines) -> Iterator[tuple[int, bytes, bool, bool]]:
+    for place in _beginnings(buffer, bad, end, framing):
         snapshot = buffer[place : place + 9] == JsonLines.PREFIX
         start = place + 9 if snapshot else place
         newline = buffer.find(b"\n", start, end)
-        stop = value_end(buffer, start, newline if newline >= 0 else end)
+        stop = text_end(framing, buffer, start, newline if newline >= 0 else end)
         if stop >= 0:
             yield place, buffer[start:stop], snapshot, False
 
 
-def _beginnings(buffer: Any, bad: int, end: int) -> Iterator[int]:
+def _beginnings(buffer: Any, bad: int, end: int, framing: JsonLines) -> Iterator[int]:
     """Where a record may begin behind `bad`: at line starts, and behind a value whose newline was flipped."""
     line = bad
     while line < end:
@@ -200,13 +227,13 @@ def _beginnings(buffer: Any, bad: int, end: int) -> Iterator[int]:
         stop = newline if newline >= 0 else end
         if line > bad:
             yield line
-        elif buffer[line + 1 : line + 2] in (b"{", b"S"):
+        elif framing.own or buffer[line + 1 : line + 2] in (b"{", b"S"):
             yield line + 1
         start = line + 9 if buffer[line : line + 9] == JsonLines.PREFIX else line
-        behind = value_end(buffer, start, stop)
+        behind = text_end(framing, buffer, start, stop)
         while 0 <= behind < stop - 1:
             yield behind + 1
-            behind = value_end(buffer, behind + 1, stop)
+            behind = text_end(framing, buffer, behind + 1, stop)
         line = stop + 1
 
 
@@ -225,11 +252,11 @@ def _frames_behind(
         payload = buffer[place + framing.HEAD : stop]
         if framing.frame(payload, place, snapshot)[: framing.HEAD] == head:
             yield place, payload, snapshot, True
-        elif not snapshot and payload[-19:-16] == b"\xa1h\xb0":
-            before = buffer[place - 16 : place] if buffer[place - 19 : place - 16] == b"\xa1h\xb0" else b""
+        elif not snapshot and len(codec.hashed(payload)) < len(payload):
+            before = buffer[place - 16 : place] if buffer[place - 19 : place - 16] == codec.h_mark else b""
             if _follows(codec, payload, before, last.chain):
                 yield place, payload, snapshot, False
-        elif snapshot and payload[-19:-16] == b"\xa1s\xb0":
+        elif snapshot and payload[-19:-16] == codec.s_mark:
             yield place, payload, snapshot, False  # moved; its own checksum tells whether it is whole
 
 

@@ -1,7 +1,8 @@
-"""What a server tells the process that writes its log anew, and what it is told back: msgspec structs.
+"""What a server tells the processes that write its log anew, or a snapshot beside it, and what it is told back.
 
-Framed as `question` does it. An `Order` comes first, then any number of `Further`; `Stay` is the last, and
-says that the new file has taken its place. Where the socket is closed without it, the process removes what it made.
+Msgspec structs, framed as `question` does it. Of the log: an `Order` comes first, then any number of `Further`;
+`Stay` is the last, and says that the new file has taken its place. Where the socket is closed without it, the process
+removes what it made. Of a snapshot: a `Depict`, and a `Depicted` as the answer.
 """
 
 from typing import Any, Final
@@ -14,7 +15,9 @@ AT_ONCE: Final = 256  # outlines in a piece: decoding one takes less than a mill
 
 
 class Order(msgspec.Struct, tag=True):
-    """Write a file, of which `end` bytes are whole records, anew. `rev` and `chain` are of the newest one of these.
+    """Write a file of this `format`, of which `end` bytes are whole records, anew.
+
+    `rev` and `chain` are of the newest one of these.
 
     What is retained is `retain` (see `values.retention`) at the time `now`, in microseconds.
     """
@@ -28,6 +31,7 @@ class Order(msgspec.Struct, tag=True):
     retain: str
     now: int
     archive: bool
+    format: str
 
 
 class Further(msgspec.Struct, tag=True):
@@ -56,6 +60,31 @@ class Report(msgspec.Struct):
     outlines: list[msgspec.Raw] = []
 
 
+class Depict(msgspec.Struct):
+    """Write the snapshot of a file whose first `end` bytes are whole records under the name of one beside it.
+
+    `rev`, `chain` and `last` are of the newest change there: its revision, its chain value, where it stands.
+    """
+
+    file: str
+    identity: tuple[int, int]
+    end: int
+    last: int
+    rev: int
+    chain: bytes
+
+
+class Depicted(msgspec.Struct):
+    """What was written, synced: its name and its size in bytes. `code` is empty where all went well."""
+
+    code: str = ""
+    detail: str = ""
+    temporary: str = ""
+    bytes: int = 0
+
+
+decode_depict = msgspec.msgpack.Decoder(Depict).decode
+decode_depicted = msgspec.msgpack.Decoder(Depicted).decode
 decode_report = msgspec.msgpack.Decoder(Report).decode
 decode_task = msgspec.msgpack.Decoder(Order | Further | Stay).decode
 

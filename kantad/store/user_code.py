@@ -1,18 +1,16 @@
-"""The user's own code, imported by name: the type of the root, its validators, the migrations.
+"""The user's own code: the type of the root, its validators, the migrations.
 
-Modules are looked for in the current folder first, as `python -m` does. Blocking, at the start only.
+What it is named by, `imported` finds. Blocking, at the start only.
 """
 
-import importlib
 import inspect
-import os
 import re
-import sys
 from types import ModuleType
 from typing import Any
 
 import msgspec
 
+from kantad.store.imported import CodeError, attribute, imported
 from kantad.store.migrations import Migrations, Step
 from kantad.values.kinds import Unsupported
 from kantad.values.schema import Schema
@@ -21,50 +19,12 @@ from kantad.values.validators import MARK, Validator
 _STEP = re.compile(r"migrate_v([1-9][0-9]{0,8})")
 
 
-class CodeError(Exception):
-    """The user's code cannot be used (exit status 2)."""
-
-
-def imported(name: str) -> ModuleType:
-    """The module of this name; raises `CodeError`."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise CodeError(f"there is no module {name} in {here} or on Python's path") from error
-        raise CodeError(f"{name} could not be imported: {error}") from error
-    except Exception as error:
-        raise CodeError(f"{name} could not be imported: {type(error).__name__}: {error}{_place(error)}") from error
-    except SystemExit as error:
-        raise CodeError(f"{name} could not be imported: it ends the process") from error
-
-
-def _place(error: Exception) -> str:
-    """Where in the user's code it was raised."""
-    trace = error.__traceback__
-    place = ""
-    while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith("<frozen"):
-            place = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
-
-
 def schema_of(name: str) -> Schema:
     """The schema that `module:Type` names; raises `CodeError`."""
-    where, _, attribute = name.partition(":")
-    if not where or not attribute:
-        raise CodeError(f"{name!r} is not module:Type")
-    module = imported(where)
-    root: Any = module
-    for part in attribute.split("."):
-        root = getattr(root, part, None)
+    root = attribute(name, "Type")
     if not isinstance(root, type):
-        raise CodeError(f"{where} has no type {attribute}")
-    return schema_from(root, name, module)
+        raise CodeError(f"{name} is no type")
+    return schema_from(root, name, imported(name.partition(":")[0]))
 
 
 def schema_from(root: type[Any], name: str, module: ModuleType | None) -> Schema:
@@ -100,12 +60,12 @@ def migrations_of(name: str) -> Migrations:
 def migrations_in(module: ModuleType, name: str) -> Migrations:
     """The `migrate_vN` functions of a module that is called so; raises `CodeError`."""
     steps: dict[int, Step] = {}
-    for attribute, value in vars(module).items():
-        found = _STEP.fullmatch(attribute)
+    for title, value in vars(module).items():
+        found = _STEP.fullmatch(title)
         if found is not None and callable(value):
-            steps[int(found[1])] = _step(int(found[1]), attribute, value)
-        elif attribute.startswith("migrate_v") and callable(value):
-            raise CodeError(f"{name}.{attribute}: migrations are called migrate_v1, migrate_v2, and so on")
+            steps[int(found[1])] = _step(int(found[1]), title, value)
+        elif title.startswith("migrate_v") and callable(value):
+            raise CodeError(f"{name}.{title}: migrations are called migrate_v1, migrate_v2, and so on")
     return Migrations(name, steps)
 
 

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from kantad.store.recovery import damaged, recover
-from kantad.store.replay import Contradiction, Replayer
+from kantad.store.replay import Contradiction, Replayer, Start
 from kantad.store.tail import Copies
 from kantad.values.codec import Codec, is_whole_snapshot
+from kantad.values.content import same
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, Frame, Framing, JsonLines, More
+from kantad.values.moment import micros_of
 from kantad.values.record import CHAIN_START, DECODE_ERRORS, Snapshot
 
 
@@ -22,7 +24,7 @@ class Walk:
 
     def __init__(self, buffer: Any, end: int, framing: Framing, codec: Codec) -> None:
         self.framing, self.codec = framing, codec
-        self.replayer = Replayer(codec, Copies(buffer, framing))
+        self.replayer = Replayer(codec, Copies(buffer, framing), isinstance(framing, JsonLines))
         self.buffer, self.end = buffer, end
         self.place = framing.header
         self.why = ""
@@ -91,11 +93,12 @@ class Verified:
         self.torn = 0
         self.newline = False
         self.starts = True  # whether an open would succeed
+        self.belied = False  # the snapshot beside the file says what the records do not make
         self.warnings: list[str] = []
 
 
-def verify(buffer: Any, end: int, framing: Framing, codec: Codec) -> Verified:
-    """Verify a whole file."""
+def verify(buffer: Any, end: int, framing: Framing, codec: Codec, beside: Start | None = None) -> Verified:
+    """Verify a whole file, and what the snapshot beside it says."""
     verified = Verified(walk := Walk(buffer, end, framing, codec))
     refused: Damaged | None = None
     stop = end
@@ -107,7 +110,9 @@ def verify(buffer: Any, end: int, framing: Framing, codec: Codec) -> Verified:
     except Damaged as error:
         refused, verified.starts = error, False
     for _ in walk.records():
-        pass
+        if beside is not None and walk.place == beside.place:
+            verified.belied = not _is_shown(beside.snapshot, walk.replayer)
+            beside = None
     if walk.why and verified.newline and walk.place < stop:
         _take_without_newline(walk, stop)
     if refused is not None and _same_record(walk, refused.offset):
@@ -116,6 +121,12 @@ def verify(buffer: Any, end: int, framing: Framing, codec: Codec) -> Verified:
         verified.damage = damaged(buffer, framing, codec, walk.place, walk.why or "the rest was not read")
     verified.warnings = walk.replayer.warnings + verified.warnings
     return verified
+
+
+def _is_shown(snapshot: Snapshot, replayer: Replayer) -> bool:
+    """Whether a snapshot says what the records make. (Of `m` another program's snapshot before it may say nothing.)"""
+    said = (snapshot.r, snapshot.v, micros_of(snapshot.ts))
+    return said == (replayer.rev, replayer.v, replayer.micros) and same(snapshot.state, replayer.state)
 
 
 def _same_record(walk: Walk, offset: int) -> bool:

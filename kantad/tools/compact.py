@@ -11,11 +11,11 @@ or is full; 75: locked.
 
 import argparse
 import contextlib
-import errno
 import os
 from typing import Final, TextIO
 
 from kantad.logs import escaped
+from kantad.store.beside import remove
 from kantad.store.compaction import (
     Ambiguous,
     Old,
@@ -29,7 +29,9 @@ from kantad.store.compaction import (
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.log import Broken, Log, open_log
 from kantad.store.recovery import Recovered
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import BROKEN, DAMAGED, REFUSALS, refused
+from kantad.values.errors import Problem
 from kantad.values.moment import now_micros
 from kantad.values.retention import MEANT, Retention, retention
 
@@ -43,6 +45,7 @@ AMBIGUOUS: Final = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad compact`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--retain", required=True, type=_retention, metavar="HOW_MUCH", help=f"keep {MEANT}")
     parser.add_argument("--no-archive", action="store_true", help="do not keep what is dropped")
 
@@ -59,9 +62,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     disk = disk or RealDisk()
     path, name = os.path.realpath(args.file), escaped(args.file)
     try:
-        if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        log, found = open_log(path, None, disk, now_micros())
+        disk.stat(path)  # a file that is not there is none to compact
+        log, found = open_log(path, args.format, disk, now_micros())
         for warning in found.warnings:
             print(f"warning: {escaped(warning)}", file=err)
         found.state = {}  # before another one is made
@@ -69,6 +71,9 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
             return _compact(log, found, args.retain, not args.no_archive, name, out)
         finally:
             log.close()
+    except Problem as problem:  # a format of one's own cannot keep the snapshot
+        print(f"{name}: {escaped(problem.detail)}; the file is as it was", file=err)
+        return DAMAGED
     except Ambiguous:
         print(f"{name}: {AMBIGUOUS}; the file is as it was\n`kantad check {name}` tells more.", file=err)
         return DAMAGED
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
 def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name: str, out: TextIO) -> int:
     disk, size = log.disk, log.size
     with log.buffer() as buffer:
-        old = Old(buffer, size, log.framing, log.codec, found.oldest)
+        old = Old(buffer, size, log.framing, log.codec, found.oldest, log.path)
         cut = old.cut(retain, found.rev, now_micros())
         if cut <= found.oldest:
             print(f"{name}: nothing is older: revisions {found.oldest} to {found.rev} stay", file=out)
@@ -96,6 +101,7 @@ def _compact(log: Log, found: Recovered, retain: Retention, archived: bool, name
                     keep_archive(disk, log.path, archive, buffer, made.done, model)
                     new = True
             swap_in(disk, temporary, log.path, made.fd)
+            remove(disk, log.path)  # the snapshot beside the old one
         except OSError:
             for file in (temporary, archive) if new else (temporary,):
                 with contextlib.suppress(OSError):

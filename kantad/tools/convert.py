@@ -1,7 +1,8 @@
 """Write a database file anew: in the other format, or one of kanta's as kantad's.
 
 Revisions, times, actions, users, idempotency keys and the state stay what they are. The cursors are other
-ones, for they tell what bytes the log is made of. Without --format it is the other one of json and msgpack.
+ones, for they tell what bytes the log is made of. Without --format it is the other one of json and msgpack
+(of a format of one's own, json).
 What JSON has no word for becomes what JSON readers are shown: RFC 3339 text, base64, decimal keys.
 
 SRC is only read, without a lock, and may be served: then it is converted as it was at a moment. DST must not
@@ -19,16 +20,20 @@ from kantad.logs import escaped
 from kantad.store.compaction import prove
 from kantad.store.conversion import Conversion
 from kantad.store.disk import Disk, RealDisk, place
+from kantad.store.formats import first_frame, new_file
 from kantad.store.history import Unreadable
-from kantad.store.log import first_frame, mapped, new_file, reading
+from kantad.store.log import mapped, reading
 from kantad.store.recovery import recover
+from kantad.tools.flags import add_format, named_format
 from kantad.tools.refusals import DAMAGED, REFUSALS, USAGE, refused
 from kantad.values.codec import Codec
+from kantad.values.errors import Problem
 from kantad.values.framing import BinaryFrames, Framing
 from kantad.values.moment import now_micros
 from kantad.values.record import cursor
 
 OK: Final = 0
+FROM: Final = "--from"
 PART: Final = 1 << 20  # bytes written at a time
 
 
@@ -36,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad convert`."""
     parser.add_argument("source", metavar="SRC", help="the database file")
     parser.add_argument("target", metavar="DST", help="the new file")
-    parser.add_argument("--format", choices=("json", "msgpack"), help="of the new file (default: the other one)")
+    parser.add_argument(
+        "--format",
+        type=named_format,
+        metavar="{json,msgpack,MODULE:CLASS}",
+        help="of the new file (default: the other one)",
+    )
+    add_format(parser, FROM)
 
 
 def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = None) -> int:
@@ -45,8 +56,11 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
     try:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "it is there already", target)
-        with reading(os.path.realpath(args.source)) as (buffer, size, framing, codec):
+        with reading(os.path.realpath(args.source), getattr(args, "from"), FROM) as (buffer, size, framing, codec):
             said = _convert(buffer, size, framing, codec, target, args.format, disk or RealDisk(), err)
+    except Problem as problem:  # a format of one's own cannot keep something
+        print(f"{name}: {escaped(problem.detail)}; nothing was written", file=err)
+        return DAMAGED
     except FileExistsError:
         print(f"{escaped(args.target)}: it is there already", file=err)
         return USAGE
@@ -72,7 +86,7 @@ def _convert(
     if found.newline:
         buffer, end = buffer[:end] + b"\n", end + 1
     format = format or ("msgpack" if codec.name == "json" else "json")
-    to, encoded = new_file(format)
+    to, encoded = new_file(format, os.urandom(4))
     conversion = Conversion(buffer, end, framing, codec, to, encoded)
 
     def prove_it(fd: int) -> None:

@@ -10,9 +10,10 @@ import os
 from typing import Any, TextIO
 
 from kantad.logs import escaped
+from kantad.store.beside import recover_from
 from kantad.store.log import reading
-from kantad.store.recovery import recover
 from kantad.store.retrace import Gone, Retrace
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import REFUSALS, USAGE, refused
 from kantad.values.codec import Codec
 from kantad.values.content import encode_json
@@ -26,6 +27,7 @@ OK, MISSING = 0, 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad dump`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     when = parser.add_mutually_exclusive_group()
     when.add_argument("--rev", type=int, metavar="N", help="the state at revision N")
     when.add_argument("--at", metavar="TIME", help="the state at a time (RFC 3339)")
@@ -36,8 +38,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     name = escaped(args.file)
     try:
         at = None if args.at is None else micros_of(parse_time(args.at, "--at"))
-        with reading(os.path.realpath(args.file)) as (buffer, size, framing, codec):
-            state = _state(buffer, size, framing, codec, args.rev, at)
+        with reading(os.path.realpath(args.file), args.format) as (buffer, size, framing, codec):
+            state = _state(os.path.realpath(args.file), buffer, size, framing, codec, args.rev, at)
     except Gone:
         print(f"{name} does not hold that revision", file=err)
         return MISSING
@@ -52,9 +54,9 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     return OK
 
 
-def _state(buffer: Any, size: int, framing: Framing, codec: Codec, rev: int | None, at: int | None) -> Any:
-    found = recover(buffer, size, framing, codec)
-    past = Retrace(buffer, found.end, framing, codec, found.oldest)
+def _state(path: str, buffer: Any, size: int, framing: Framing, codec: Codec, rev: int | None, at: int | None) -> Any:
+    found = recover_from(path, buffer, size, framing, codec)
+    past = Retrace(buffer, found.end, framing, codec, found.oldest, path)
     if at is not None:
         rev = max(past.moments(at))
     if rev is None or rev == found.rev:

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from kantad.store.log import check_kind, format_of, mapped
+from kantad.store.formats import format_of
+from kantad.store.log import check_kind, mapped
 from kantad.store.recovery import damaged, recover
 from kantad.store.replay import Replayer
-from kantad.store.tail import stands_before, value_end
+from kantad.store.tail import stands_before, text_end
 from kantad.store.verify import Walk
 from kantad.values.codec import Codec
 from kantad.values.errors import Damaged
@@ -54,9 +55,9 @@ class Diverged(Exception):
 class Source:
     """An open file; `identity` is its device and inode."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, format: str | None = None) -> None:
         check_kind(os.stat(path).st_mode)
-        self.path = path
+        self.path, self.format = path, format
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(self.fd)
         self.identity = (status.st_dev, status.st_ino)
@@ -85,7 +86,7 @@ class Source:
         with mapped(self.fd, self.size) as buffer:
             walk = self.walk
             if walk is None or not (walk.changes or walk.snapshots):  # there may have been nothing to tell the format
-                walk = self.walk = Walk(buffer, len(buffer), *format_of(buffer[:16], None))
+                walk = self.walk = Walk(buffer, len(buffer), *format_of(buffer, self.format))
             walk.read_on_in(buffer, len(buffer))
             walk.why = ""
             yield walk
@@ -144,7 +145,7 @@ def pass_without_newline(walk: Walk, watch: Watch) -> None:
         return
     snapshot = walk.buffer[walk.place : walk.place + 9] == JsonLines.PREFIX
     start = walk.place + 9 if snapshot else walk.place
-    stop = value_end(walk.buffer, start, walk.end)
+    stop = text_end(walk.framing, walk.buffer, start, walk.end)
     if stop < 0 or stop == walk.buffer.find(b"\n", walk.place, walk.end):
         return
     payload = walk.buffer[start:stop]
@@ -171,7 +172,7 @@ def successor(old: Source) -> Source:
     """The file that took the place of one, read up to where that was. Raises `Diverged`, `NotOurs` and OSError."""
     assert old.walk is not None
     rev, chain = old.walk.replayer.rev, old.walk.replayer.chain
-    source = Source(old.path)
+    source = Source(old.path, old.format)
     try:
         with source.open_walk() as walk:
             begin(walk, lambda head: head.r <= rev)

@@ -19,17 +19,20 @@ from typing import Any, Final, NamedTuple, TextIO
 from kantad.logs import escaped
 from kantad.store.canonical import meant
 from kantad.store.history import Anchor, Unreadable, chain_at
+from kantad.store.imported import resolver
 from kantad.store.recovery import recover
 from kantad.store.replay import Replayer
 from kantad.store.verify import Walk
+from kantad.tools.flags import add_format
 from kantad.tools.following import Diverged, Head, Source, begin, ending, pass_records, pass_without_newline, successor
 from kantad.tools.refusals import REFUSALS, USAGE, refused
 from kantad.values.codec import Codec
 from kantad.values.content import MISSING, copied
 from kantad.values.errors import Damaged, Problem
 from kantad.values.framing import Frame, More
-from kantad.values.lines import Edit, Line, became, edits, header, painted, plain, told, wants_colour
+from kantad.values.lines import Edit, Line, Named, as_is, became, edits, header, painted, plain, told, wants_colour
 from kantad.values.moment import micros_of, parse_time, time_text
+from kantad.values.names import Names
 from kantad.values.narrow import DELETED, UNCLEAR, UNTOUCHED, narrowed
 from kantad.values.patch import Unfit
 from kantad.values.pointer import Path, lookup, parse
@@ -60,11 +63,13 @@ class Asked(NamedTuple):
     until: Bound
     grep: re.Pattern[str] | None
     colour: bool
+    named: Named = as_is
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad log`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--path", metavar="POINTER", help="only changes of what is at this JSON Pointer")
     parser.add_argument("--action", metavar="GLOB", help="only changes with such an action")
     parser.add_argument("--user", metavar="NAME", help="only changes by this user")
@@ -72,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", metavar="WHEN", help="only changes up to this revision, cursor or time")
     parser.add_argument("--grep", metavar="REGEX", help="only changes with a line that this is found in")
     parser.add_argument("--follow", "-f", action="store_true", help="go on with what is appended, until interrupted")
+    parser.add_argument("--resolver", metavar="MODULE:FUNCTION", help="gives keys and users their names")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal")
 
 
@@ -81,7 +87,10 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, wait: Wait | None = 
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     try:
-        _Log(args.file, asked(args, out), out, err, wait or (lambda: _wait(out))).run(args.follow)
+        source = Source(args.file, args.format)
+        _Log(source, asked(args, out, names(args.resolver, err)), out, err, wait or (lambda: _wait(out))).run(
+            args.follow
+        )
     except KeyboardInterrupt:
         return OK
     except Problem as problem:
@@ -97,7 +106,7 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, wait: Wait | None = 
     return OK
 
 
-def asked(args: argparse.Namespace, out: TextIO) -> Asked:
+def asked(args: argparse.Namespace, out: TextIO, named: Named = as_is) -> Asked:
     """What the arguments mean; raises `Problem`."""
     try:
         grep = None if args.grep is None else re.compile(args.grep)
@@ -111,7 +120,15 @@ def asked(args: argparse.Namespace, out: TextIO) -> Asked:
         bound(args.until, "--until"),
         grep,
         args.color == "always" or (args.color == "auto" and wants_colour(out.isatty(), os.environ)),
+        named,
     )
+
+
+def names(resolver_name: str | None, err: TextIO) -> Named:
+    """What gives identifiers their names; raises `CodeError`."""
+    if resolver_name is None:
+        return as_is
+    return Names(resolver(resolver_name), lambda why: print(f"--resolver failed: {escaped(why)}", file=err))
 
 
 def bound(text: str | None, name: str) -> Bound:
@@ -185,7 +202,7 @@ class Teller:
 
     def _edited(self, replayer: Replayer, record: Change) -> Foreseen | None:
         old, patch = (replayer.state, record.diff) if record.h is not None else meant(replayer, record)
-        head = header(replayer.rev + 1, time_text(micros_of(record.ts)), record.a, record.u, record.about)
+        head = self._header(replayer.rev + 1, record)
         path = self.asked.path or ()
         part = narrowed(patch, path)
         if part is UNTOUCHED:
@@ -202,15 +219,19 @@ class Teller:
                 raise
             return self._told(head, list(edits(lookup(replayer.rival, path), part)))
 
+    def _header(self, rev: int, record: Change) -> Line:
+        user = record.u and self.asked.named(record.u)
+        return header(rev, time_text(micros_of(record.ts)), record.a, user, record.about)
+
     def _told(self, head: Line, found: list[Edit]) -> Foreseen | None:
         """The lines of a change, if they are asked for. Whether they are does not depend on the terminal."""
         if not found and self.asked.path is not None:
             return None
-        grep, width = self.asked.grep, _width(self.out)
-        lines = told(head, found) if grep is not None or width is None else None
+        grep, width, named = self.asked.grep, _width(self.out), self.asked.named
+        lines = told(head, found, None, named) if grep is not None or width is None else None
         if grep is not None and lines is not None and not any(grep.search(plain(line)) for line in lines):
             return None
-        return Foreseen(head, told(head, found, width) if lines is None or width is not None else lines)
+        return Foreseen(head, told(head, found, width, named) if lines is None or width is not None else lines)
 
     def passed(self, replayer: Replayer, foreseen: Foreseen | None) -> None:
         """See Watch."""
@@ -236,11 +257,11 @@ def _width(out: TextIO) -> int | None:
 class _Log:
     """One run of the command on one file, or on one that takes its place while it is followed."""
 
-    def __init__(self, path: str, asked: Asked, out: TextIO, err: TextIO, wait: Wait) -> None:
+    def __init__(self, source: Source, asked: Asked, out: TextIO, err: TextIO, wait: Wait) -> None:
         self.asked, self.out, self.err, self.wait = asked, out, err, wait
-        self.name = escaped(path)
+        self.name = escaped(source.path)
         self.teller = Teller(asked, out)
-        self.source = Source(path)
+        self.source = source
         self.looked = (0, 0, 0.0)  # at what place and size an end was looked into, and when it was met
 
     def run(self, follow: bool) -> None:

@@ -12,11 +12,13 @@ import shutil
 from typing import Any, TextIO
 
 from kantad.logs import escaped
-from kantad.store.disk import RealDisk
+from kantad.store.disk import Disk, RealDisk
+from kantad.store.imported import CodeError
 from kantad.store.log import Broken, NoRoom, open_log, reading
 from kantad.store.migrations import Done, Failed, Migrations, Upgrade, upgrade
 from kantad.store.recovery import recover
-from kantad.store.user_code import CodeError, migrations_of, schema_of
+from kantad.store.user_code import migrations_of, schema_of
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import BROKEN, REFUSALS, USAGE, refused
 from kantad.values.lines import Line, edits, painted, plain, safe, told
 from kantad.values.moment import now_micros
@@ -28,12 +30,13 @@ OK = 0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad migrate`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--migrations", metavar="MODULE", help="the module with migrate_v1, migrate_v2, and so on")
     parser.add_argument("--schema", metavar="MODULE:TYPE", help="the msgspec.Struct that the state is brought to")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
 
 
-def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = None) -> int:
     """Migrate a file and say what was done; returns the exit status."""
     name = escaped(args.file)
     if args.migrations is None and args.schema is None:
@@ -42,7 +45,9 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     try:
         steps = None if args.migrations is None else migrations_of(args.migrations)
         schema = None if args.schema is None else schema_of(args.schema)
-        return _run(os.path.realpath(args.file), name, steps, schema, args.dry_run, out)
+        if args.dry_run:
+            return _tell(args, name, steps, schema, out)
+        return _migrate(args, name, steps, schema, disk or RealDisk(), out, err)
     except CodeError as error:
         print(f"kantad migrate: {escaped(str(error))}", file=err)
         return USAGE
@@ -56,22 +61,34 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         return refused(name, error, err, "\nNothing was written.")
 
 
-def _run(path: str, name: str, steps: Migrations | None, schema: Schema | None, dry_run: bool, out: TextIO) -> int:
-    teller = Teller(out)
-    if dry_run:
-        with reading(path) as (buffer, size, framing, codec):
-            found = recover(buffer, size, framing, codec)
-            teller.rev = found.rev
-            version = Upgrade(found, codec, path, now_micros(), schema, steps, teller.tell).version
-    else:
-        os.stat(path)  # a file that is not there is none to migrate
-        log, found = open_log(path, None, RealDisk(), now_micros())
+def _tell(args: argparse.Namespace, name: str, steps: Migrations | None, schema: Schema | None, out: TextIO) -> int:
+    path, teller = os.path.realpath(args.file), Teller(out)
+    with reading(path, args.format) as (buffer, size, framing, codec):
+        found = recover(buffer, size, framing, codec)
         teller.rev = found.rev
-        upgrade(log, found, now_micros(), schema, steps, teller.tell)
-        version = found.v
-        log.close()
-    what = "nothing to do" if not teller.count else "nothing was written" if dry_run else "done"
-    print(f"{name}: version {version}, {teller.count} change(s), {what}", file=out)
+        version = Upgrade(found, codec, path, now_micros(), schema, steps, teller.tell).version
+    teller.sum_up(name, version, "nothing was written")
+    return OK
+
+
+def _migrate(
+    args: argparse.Namespace,
+    name: str,
+    steps: Migrations | None,
+    schema: Schema | None,
+    disk: Disk,
+    out: TextIO,
+    err: TextIO,
+) -> int:
+    path, teller = os.path.realpath(args.file), Teller(out)
+    disk.stat(path)  # a file that is not there is none to migrate
+    log, found = open_log(path, args.format, disk, now_micros())
+    for warning in found.warnings:
+        print(f"warning: {escaped(warning)}", file=err)
+    teller.rev = found.rev
+    upgrade(log, found, now_micros(), schema, steps, teller.tell)
+    log.close()
+    teller.sum_up(name, found.v, "done")
     return OK
 
 
@@ -93,3 +110,8 @@ class Teller:
         changes = list(edits(before, change.diff))
         for line in told(head, changes, self.width):
             self.out.write(self.text(line) + "\n")
+
+    def sum_up(self, name: str, version: int, what: str) -> None:
+        """The last line."""
+        what = what if self.count else "nothing to do"
+        print(f"{name}: version {version}, {self.count} change(s), {what}", file=self.out)

@@ -23,9 +23,10 @@ from typing import Any, Final, TextIO
 from kantad.logs import escaped
 from kantad.store.adoption import Adoption
 from kantad.store.behind import Behind, count_behind
-from kantad.store.disk import Disk, RealDisk, make_alike, place
+from kantad.store.disk import Disk, RealDisk, make_alike, place, remove_leftovers
 from kantad.store.log import Locked, NotOurs, first_frame, format_of, mapped, open_existing
 from kantad.store.verify import Verified, Walk, verify
+from kantad.tools.flags import add_format
 from kantad.tools.refusals import BROKEN, refused
 from kantad.values.codec import Codec
 from kantad.values.framing import Framing, JsonLines
@@ -43,6 +44,7 @@ class Unsettled(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad repair`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
+    add_format(parser)
     parser.add_argument("--adopt", action="store_true", help="keep what stands behind the damage, as far as it fits")
 
 
@@ -55,7 +57,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
         if fd is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         try:
-            return _repair(path, name, fd, args.adopt, disk, out)
+            remove_leftovers(disk, path)
+            return _repair(path, name, fd, args, disk, out)
         finally:
             disk.close(fd)
     except Unsettled as error:
@@ -68,10 +71,10 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
         return refused(name, error, err, "; the file is as it was")
 
 
-def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO) -> int:
+def _repair(path: str, name: str, fd: int, args: argparse.Namespace, disk: Disk, out: TextIO) -> int:
     size = disk.fstat(fd).st_size
     with mapped(fd, size) as buffer:
-        framing, codec = format_of(buffer[:16], None)
+        framing, codec = format_of(buffer, args.format)
         verified = verify(buffer, size, framing, codec)
         if verified.damage is None and not verified.torn:
             print(f"{name} is whole: nothing was done", file=out)
@@ -79,7 +82,7 @@ def _repair(path: str, name: str, fd: int, adopt: bool, disk: Disk, out: TextIO)
         _go_back(verified)
         walk = verified.walk
         behind = count_behind(buffer, walk.place, size, framing, codec, walk.replayer.rev, walk.replayer.micros)
-        adoption = Adoption(buffer, size, framing, codec, walk) if adopt else None
+        adoption = Adoption(buffer, size, framing, codec, walk) if args.adopt else None
         copy = f"{path}.before-repair-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
         with contextlib.closing(_parts(buffer, verified, framing, codec, adoption)) as parts:
             _swap(path, fd, copy, parts, disk)

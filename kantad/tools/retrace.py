@@ -1,19 +1,14 @@
 """The process that replays the past for a server: `python -m kantad.tools.retrace`, started by the engine.
 
-It answers one question after another on its standard input, a socket, and ends with it. It reads the
-database without a lock, no further than it is told. Nobody calls it by hand.
+It answers one question after another. See `ordered`.
 """
 
-import contextlib
-import gc
-import os
 import socket
 import sys
 
 from kantad.store.answers import Answers
-from kantad.store.question import LENGTH, Answer, Question, Reply, decode_question, message
-
-NICE = 10
+from kantad.store.question import Answer, Question, Reply, decode_question, message
+from kantad.tools.ordered import messages, run
 
 
 def answered(answers: Answers, asked: Question) -> Answer:
@@ -34,25 +29,13 @@ def serve(channel: socket.socket) -> None:
     """Answer what comes, until the other end closes."""
     answers = Answers()
     with channel.makefile("rb") as stream:
-        while len(head := stream.read(LENGTH)) == LENGTH:
-            reply, body = answered(answers, decode_question(stream.read(int.from_bytes(head, "little"))))
+        for asked in map(decode_question, messages(stream)):
+            reply, body = answered(answers, asked)
             channel.sendall(message(reply))
             if body:
                 channel.sendall(body)
             del body
 
 
-def main() -> int:
-    """Serve standard input; returns the exit status."""
-    gc.disable()  # a state has no cycles
-    with contextlib.suppress(OSError):  # a sandbox may not allow it
-        os.nice(NICE)
-    try:
-        serve(socket.socket(fileno=sys.stdin.fileno()))
-    except ConnectionError:
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(serve))

@@ -1,17 +1,14 @@
 """The process that writes a log anew for a server: `python -m kantad.tools.rewrite`, started by the engine.
 
-It reads the database without a lock, no further than it is told, and writes the new file and the archive; the
-swap is the server's. It takes orders on its standard input, a socket, and ends with it. Nobody calls it by hand.
+It writes the new file and the archive; the swap is the server's. See `ordered`.
 """
 
 import contextlib
 import errno
-import gc
 import os
-import signal
 import socket
 import sys
-from typing import Any, Final
+from typing import Any
 
 from kantad.store.compaction import (
     Ambiguous,
@@ -24,13 +21,15 @@ from kantad.store.compaction import (
     temporary_name,
 )
 from kantad.store.disk import RealDisk
+from kantad.store.formats import format_of
 from kantad.store.history import Unreadable
-from kantad.store.log import FULL, format_of, mapped
-from kantad.store.question import LENGTH, message
+from kantad.store.imported import CodeError
+from kantad.store.log import FULL, mapped
+from kantad.store.question import message
 from kantad.store.task import Further, Order, Report, decode_task, pieces
+from kantad.tools.ordered import messages, run
+from kantad.values.errors import Problem
 from kantad.values.retention import retention
-
-NICE: Final = 10
 
 
 class Work:
@@ -50,8 +49,8 @@ class Work:
         """Do what was ordered; raises what goes wrong."""
         order = self.order
         with mapped(self.fd, order.end) as buffer:
-            framing, codec = format_of(buffer[:16], None)
-            old = Old(buffer, order.end, framing, codec, order.oldest)
+            framing, codec = format_of(buffer, order.format)
+            old = Old(buffer, order.end, framing, codec, order.oldest, order.file)
             cut = old.cut(retention(order.retain), order.rev, order.now)
             if cut <= order.oldest:
                 return Report("nothing")
@@ -102,6 +101,8 @@ def reported(work: Work, end: int | None) -> Report:
         return Report("damaged", str(error))
     except Ambiguous:
         return Report("ambiguous")
+    except (Problem, CodeError) as error:  # a format of one's own
+        return Report("failed", str(error))
     except OSError as error:
         return Report("full" if error.errno in FULL else "failed", error.strerror or str(error))
     except Exception as error:
@@ -113,8 +114,7 @@ def serve(channel: socket.socket) -> None:
     work: Work | None = None
     with channel.makefile("rb") as stream:
         try:
-            while len(head := stream.read(LENGTH)) == LENGTH:
-                task = decode_task(stream.read(int.from_bytes(head, "little")))
+            for task in map(decode_task, messages(stream)):
                 if isinstance(task, Order):
                     work = Work(task)
                     report = reported(work, None)
@@ -129,19 +129,5 @@ def serve(channel: socket.socket) -> None:
                 work.undo()
 
 
-def main() -> int:
-    """Serve standard input; returns the exit status."""
-    gc.disable()  # a state has no cycles
-    with contextlib.suppress(OSError):  # a sandbox may not allow it
-        os.nice(NICE)
-    os.umask(0o077)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed
-    try:
-        serve(socket.socket(fileno=sys.stdin.fileno()))
-    except OSError:
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(serve))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import ValidationError, convert
 
-from kantad.values.errors import Problem
+from kantad.values.errors import RAISED, Problem
 from kantad.values.kinds import Kind
 
 MOST_SEARCHED: Final = 16  # dicts whose items are tried for one refusal
@@ -79,6 +79,6 @@ def fits(kind: Kind | None, value: Any) -> bool:
     """Whether a value can be converted."""
     try:
         convert(value, Any if kind is None else kind.annotation, str_keys=True)
-    except Exception:  # also of a `__post_init__`
+    except RAISED:  # also of a `__post_init__`
         return False
     return True

@@ -1,9 +1,10 @@
-"""How records are encoded: as JSON objects, or as MessagePack maps.
+"""How records are encoded: as JSON objects, or as MessagePack maps; what all codecs have in common.
 
 A payload is encoded once, in parts: what stands around the patch is the same for many records,
 and so is what stands around a patch at a path. `h` is always last, so what is hashed is the parts
 as they are, and a payload is finished by a suffix of fixed length: `,"h":"9f2c..."}` in JSON,
-`a1 68 b0` and 16 bytes in MessagePack. Pure; the fields and the chain are in `record`.
+`a1 68 b0` and 16 bytes in MessagePack. A snapshot's checksum `s` stands there in the same way. Pure;
+the fields and the chain are in `record`, formats of one's own in `serializer`.
 """
 
 from binascii import hexlify
@@ -16,19 +17,22 @@ from blake3 import blake3
 
 from kantad.values.content import encode_json, encode_msgpack
 from kantad.values.moment import datetime_of, time_text
-from kantad.values.record import SNAPSHOT_KIND, Kept, Snapshot, SnapshotHead, checksum
+from kantad.values.record import SNAPSHOT_KIND, Kept, Snapshot, SnapshotHead, chain_after, checksum
+
+DIGITS: Final = 16  # of a chain value or a checksum
 
 
 class Codec(Protocol):
     """How records are encoded; times are microseconds since the epoch, `diff` is a patch."""
 
-    @property
-    def name(self) -> str:
-        """The format's name."""
-
-    @property
-    def foreign(self) -> bool:
-        """Whether values may be timestamps and bytes, and keys integers."""
+    name: str  # the format's name
+    foreign: bool  # whether values may be timestamps and bytes, and keys integers
+    h_mark: bytes  # what stands before the digits of a change's chain value, the last of its payload
+    s_mark: bytes  # what stands before those of a snapshot's checksum
+    closing: bytes  # what stands behind either
+    ending: bytes  # what closes a payload that has neither
+    id_mark: bytes  # what every record with an idempotency key holds
+    kept_mark: bytes  # what every snapshot with a part of the idempotency window holds
 
     def change(
         self,
@@ -98,17 +102,40 @@ class Codec(Protocol):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
+        at: int | None = None,
     ) -> bytes:
-        """The payload of a snapshot record."""
+        """The payload of a snapshot record; with `at`, one that stands beside the log, begins with that."""
+
+    def sealed(self, hashed: bytes) -> bytes:
+        """The payload of a snapshot of which this is all before its `s`."""
+        return b"%b%b%b%b" % (hashed, self.s_mark, checksum(hashed).encode(), self.closing)
 
     def hashed(self, payload: bytes) -> bytes:
         """The part of a change payload that enters the chain: all before `h`, or all where there is none."""
+        place = len(payload) - len(self.h_mark) - DIGITS - len(self.closing)
+        if payload[place : place + len(self.h_mark)] == self.h_mark and payload.endswith(self.closing) and place >= 0:
+            return payload[:place]
+        return payload
 
     def chain_in(self, payload: bytes) -> bytes:
         """The chain value that a change's payload, which must have one, ends with."""
+        return bytes.fromhex(self.digits(payload).decode())
+
+    def digits(self, payload: bytes) -> bytes:
+        """The digits that a payload, which must have some, ends with."""
+        end = len(payload) - len(self.closing)
+        return payload[end - DIGITS : end]
 
     def with_chain(self, payload: bytes, digits: bytes) -> bytes:
         """A change's payload, which has a chain value, with another one."""
+        return payload[: len(payload) - len(self.closing) - DIGITS] + digits + self.closing
+
+    def lost_h(self, payload: bytes, chain: bytes) -> bytes | None:
+        """What a change would be without its `h`, where only the mark before the digits of that is damaged."""
+        place = len(payload) - len(self.h_mark) - DIGITS - len(self.closing)
+        if chain_after(chain, payload[:place]).hex().encode() != self.digits(payload):
+            return None
+        return payload[:place] + self.ending
 
     def decode(self, payload: bytes, kind: type[Any]) -> Any:
         """The record; raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError."""
@@ -123,7 +150,8 @@ class JsonCodec(Codec):
 
     name = "json"
     foreign = False
-    H_LENGTH: Final = 24  # ,"h":"0123456789abcdef"}
+    h_mark, s_mark, closing, id_mark = b',"h":"', b',"s":"', b'"}', b',"id":"'
+    ending, kept_mark = b"}", b',"answers":'
     encode = staticmethod(encode_json)
     start, colon, end = b"{", b":", b"}"
 
@@ -176,9 +204,11 @@ class JsonCodec(Codec):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
+        at: int | None = None,
     ) -> bytes:
         """See Codec."""
-        hashed = b'{"ts":"%b","v":%d,"state":%b%b,"r":%d,"k":%d%b,"h":"%b"' % (
+        hashed = b'{%b"ts":"%b","v":%d,"state":%b%b,"r":%d,"k":%d%b,"h":"%b"' % (
+            b"" if at is None else b'"at":%d,' % at,
             time_text(micros).encode(),
             v,
             encode_json(state),
@@ -188,22 +218,7 @@ class JsonCodec(Codec):
             b"" if kept is None else b',"ids":%b,"answers":%b' % (encode_json(kept.ids), encode_json(kept.answers)),
             chain.hex().encode(),
         )
-        return b'%b,"s":"%b"}' % (hashed, checksum(hashed).encode())
-
-    def hashed(self, payload: bytes) -> bytes:
-        """See Codec."""
-        tail = payload[-self.H_LENGTH :]
-        if tail[:6] == b',"h":"' and tail[-2:] == b'"}':
-            return payload[: -self.H_LENGTH]
-        return payload
-
-    def chain_in(self, payload: bytes) -> bytes:
-        """See Codec."""
-        return bytes.fromhex(payload[-18:-2].decode())
-
-    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
-        """See Codec."""
-        return b'%b%b"}' % (payload[:-18], digits)
+        return self.sealed(hashed)
 
     def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
         """See Codec."""
@@ -238,7 +253,8 @@ class MsgpackCodec(Codec):
 
     name = "msgpack"
     foreign = True
-    H_LENGTH: Final = 19  # a1 68 b0 and 16 digits
+    h_mark, s_mark, closing, id_mark = b"\xa1h\xb0", b"\xa1s\xb0", b"", b"\xa2id"
+    ending, kept_mark = b"", b"\xa7answers"
     encode = staticmethod(encode_msgpack)
     start, colon, end = b"\x81", b"", b""
 
@@ -301,29 +317,18 @@ class MsgpackCodec(Codec):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
+        at: int | None = None,
     ) -> bytes:
         """See Codec."""
-        fields: dict[str, Any] = {"ts": datetime_of(micros), "v": v, "state": state}
+        fields: dict[str, Any] = {} if at is None else {"at": at}
+        fields |= {"ts": datetime_of(micros), "v": v, "state": state}
         if m is not None:
             fields["m"] = datetime_of(m)
         fields |= {"r": r, "k": SNAPSHOT_KIND}
         if kept is not None:
             fields |= {"ids": kept.ids, "answers": kept.answers}
         fields |= {"h": chain.hex(), "s": "0123456789abcdef"}
-        hashed = encode_msgpack(fields)[: -self.H_LENGTH]
-        return b"%b\xa1s\xb0%b" % (hashed, checksum(hashed).encode())
-
-    def hashed(self, payload: bytes) -> bytes:
-        """See Codec."""
-        return payload[: -self.H_LENGTH] if payload[-self.H_LENGTH : -16] == b"\xa1h\xb0" else payload
-
-    def chain_in(self, payload: bytes) -> bytes:
-        """See Codec."""
-        return bytes.fromhex(payload[-16:].decode())
-
-    def with_chain(self, payload: bytes, digits: bytes) -> bytes:
-        """See Codec."""
-        return payload[:-16] + digits
+        return self.sealed(encode_msgpack(fields)[: -len(self.s_mark) - DIGITS])
 
     def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
         """See Codec."""
@@ -337,5 +342,4 @@ def is_whole_snapshot(codec: Codec, payload: bytes, snapshot: Snapshot | Snapsho
     """Whether a snapshot's own checksum holds; one without `s` (kanta's) has none to fail."""
     if snapshot.s is None:
         return True
-    suffix = 24 if codec.name == "json" else 19
-    return checksum(payload[:-suffix]) == snapshot.s
+    return checksum(payload[: len(payload) - len(codec.s_mark) - DIGITS - len(codec.closing)]) == snapshot.s

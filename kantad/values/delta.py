@@ -52,6 +52,8 @@ def delta(old: Any, new: Any, path: Path, found: Findings) -> Any:
         return _members(old, new, keys.items(), path, found)
     if isinstance(old, list) and isinstance(new, list):
         return _array(old, new, path, found)
+    if isinstance(new, set | frozenset) and old == new and set(map(type, old)) == set(map(type, new)):
+        return SAME  # told without writing both
     after = _written(new, found)
     if old is MISSING:
         return marshal(after)

@@ -7,6 +7,8 @@ Raised anywhere below the edges as `Problem`; the edges turn one into `applicati
 from collections.abc import Iterable
 from typing import Any
 
+RAISED = (Exception, SystemExit)  # by the user's code; who interrupts the process from the keyboard means it
+
 CODES: dict[str, tuple[int, str]] = {
     "invalid_json": (400, "The body could not be decoded"),
     "invalid_patch": (400, "The patch is not well-formed"),

@@ -23,6 +23,7 @@ class Events:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.json = codec.name == "json"
+        self._latest: tuple[bytes, Any] = (b"", None)  # a record and its patch, which is not changed
 
     def cursor(self, rev: int, payload: bytes) -> bytes:
         """The cursor of a change."""
@@ -37,7 +38,11 @@ class Events:
 
     def below(self, rev: int, payload: bytes, path: Path) -> bytes | Verdict:
         """The tail of a change's part below a path, or that it is UNTOUCHED or UNCLEAR."""
-        part = narrowed(self.diff(payload), path)
+        latest, patch = self._latest
+        if latest is not payload:
+            patch = self.diff(payload)
+            self._latest = payload, patch
+        part = narrowed(patch, path)
         if isinstance(part, Verdict) and part is not DELETED:
             return part
         return self.with_part(rev, payload, None if part is DELETED else encode_json(part))

@@ -10,6 +10,7 @@ the payload; the checksum is keyed with the kind, `S` and the frame's offset in 
 that stood elsewhere do not pass.
 """
 
+import re
 import struct
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -40,6 +41,10 @@ class Bad(NamedTuple):
 
 Decoded = Frame | More | Bad
 
+OWN: Final = "own"  # a format that the user's code knows
+OWN_ENDING: Final = re.compile(rb"[\t\0][hs]=[0-9a-f]{16}")  # what its records end with
+OWN_LENGTH: Final = 19
+
 _HEAD = struct.Struct("<4sI8s")  # marker, length, checksum
 
 
@@ -63,8 +68,8 @@ class Framing(Protocol):
     def next(self, buffer: Any, start: int, end: int, base: int = 0) -> Decoded:
         """The record that begins at `start` (at `end` it is More); `base` is where a part of a file begins."""
 
-    def last_snapshot(self, buffer: Any, end: int) -> int:
-        """The offset of the last record that looks like a snapshot, or -1."""
+    def last_snapshot(self, buffer: Any, end: int, start: int = 0) -> int:
+        """The offset of the last record, from `start` on, that looks like a snapshot, or -1."""
 
     def changes(self, block: bytes, offset: int) -> list[bytes]:
         """The payloads of the whole changes that a block of the file, from `offset` on, begins with.
@@ -74,7 +79,10 @@ class Framing(Protocol):
 
 
 class JsonLines:
-    """One record a line; a snapshot's line begins with `SNAPSHOT `."""
+    """One record a line; a snapshot's line begins with `SNAPSHOT `. The lines of an `own` format are any text."""
+
+    def __init__(self, own: bool = False) -> None:
+        self.own = own
 
     header: Final = 0
     extra: Final = 1
@@ -102,12 +110,12 @@ class JsonLines:
             return Frame(start, newline + 1, True, line[len(self.PREFIX) :])
         return Frame(start, newline + 1, False, line)
 
-    def last_snapshot(self, buffer: Any, end: int) -> int:
+    def last_snapshot(self, buffer: Any, end: int, start: int = 0) -> int:
         """See Framing."""
-        found = buffer.rfind(b"\n" + self.PREFIX, 0, end)
+        found = buffer.rfind(b"\n" + self.PREFIX, max(0, start - 1), end)
         if found >= 0:
             return int(found) + 1
-        return 0 if end > 0 and buffer[: len(self.PREFIX)] == self.PREFIX else -1
+        return 0 if start == 0 < end and buffer[: len(self.PREFIX)] == self.PREFIX else -1
 
     def changes(self, block: bytes, offset: int) -> list[bytes]:
         """See Framing."""
@@ -168,13 +176,14 @@ class BinaryFrames:
             return Bad(start, "the frame's checksum does not match")
         return Frame(start, stop, snapshot, payload)
 
-    def last_snapshot(self, buffer: Any, end: int) -> int:
+    def last_snapshot(self, buffer: Any, end: int, start: int = 0) -> int:
         """See Framing: the last seed that begins a frame whose checksum matches."""
-        found = buffer.rfind(self.seed, self.header, end)
-        while found >= self.header:
+        start = max(start, self.header)
+        found = buffer.rfind(self.seed, start, end)
+        while found >= start:
             if isinstance(self.next(buffer, found, end), Frame):
                 return int(found)
-            found = buffer.rfind(self.seed, self.header, found + 3)
+            found = buffer.rfind(self.seed, start, found + 3)
         return -1
 
     def changes(self, block: bytes, offset: int) -> list[bytes]:
@@ -192,14 +201,40 @@ class BinaryFrames:
         return payloads
 
 
-def detect(head: bytes) -> str | None:
-    """The format that a file's first bytes tell: `json`, `msgpack`, or None (empty, or neither).
+def is_binary(head: bytes) -> bool:
+    """Whether a file that begins so is one of frames: bytes 4 to 8 equal bytes 0 to 4 or their complement."""
+    return len(head) >= 8 and head[4:8] in (head[:4], bytes(~byte & 0xFF for byte in head[:4]))
 
-    Binary if bytes 4 to 8 equal bytes 0 to 4 or their complement; a seed may begin with `{`.
+
+def detect(buffer: Any) -> str | None:
+    """The format that a file's beginning tells: `json`, `msgpack`, OWN, or None (empty, or none of these).
+
+    A seed may begin with `{`, so frames are looked for first. Whose they are, the first one tells.
     """
-    if len(head) >= 8 and head[4:8] in (head[:4], bytes(~byte & 0xFF for byte in head[:4])):
-        return "msgpack"
+    head = bytes(buffer[:16])
+    if is_binary(head):
+        return OWN if _is_own_frame(buffer) else "msgpack"
     text = head.lstrip(b"\r\n\t ")
-    if text[:1] == b"{" or text.startswith(b"SNAPSHOT ") or (text and b"SNAPSHOT ".startswith(text[:9])):
-        return "json"
-    return None
+    newline = buffer.find(b"\n")
+    if newline >= OWN_LENGTH and OWN_ENDING.match(buffer[newline - OWN_LENGTH : newline]):
+        return OWN
+    return "json" if text and (text[:1] == b"{" or b"SNAPSHOT {".startswith(text[:10])) else None
+
+
+def shows(buffer: Any, format: str | None) -> bool:
+    """Whether a file that `detect` says this of has a first record that begins as one of that format."""
+    if format == "json":
+        return bytes(buffer[:16]).lstrip(b"\r\n\t ").removeprefix(JsonLines.PREFIX).startswith(b'{"')
+    return format == "msgpack" and b"\xa2ts" in buffer[20:28]
+
+
+def _is_own_frame(buffer: Any) -> bool:
+    """Whether the first record of a file of frames is neither kantad's nor kanta's in MessagePack."""
+    end = 4 + BinaryFrames.HEAD + int.from_bytes(buffer[8:12], "little")
+    ending = buffer[end - OWN_LENGTH : end]
+    if len(ending) == OWN_LENGTH and OWN_ENDING.match(ending):
+        return True
+    if ending[:3] in (b"\xa1h\xb0", b"\xa1s\xb0"):
+        return False
+    frame = BinaryFrames(bytes(buffer[:4])).next(buffer, 4, min(end, len(buffer)))
+    return isinstance(frame, Frame) and b"\xa2ts" not in frame.payload[:8]

@@ -12,7 +12,7 @@ index that it has afterwards.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from kantad.values.content import MISSING, encode_json, same
@@ -21,6 +21,7 @@ from kantad.values.pointer import index
 
 Span = tuple[str, str]
 Line = list[Span]
+Named = Callable[[str], str]
 
 OLD_MOST: Final = 60  # columns of a value that is gone
 LEAST: Final = 20  # columns of a value, however narrow the terminal is
@@ -246,20 +247,25 @@ def header(rev: int, time: str, action: str, user: str | None, about: str | None
     return line
 
 
-def told(head: Line, changes: list[Edit], width: int | None = None) -> list[Line]:
-    """The lines of a change; with a width in columns, long values are cut to it.
+def as_is(identifier: str) -> str:
+    """The name of an identifier where nobody knows a better one."""
+    return identifier
+
+
+def told(head: Line, changes: list[Edit], width: int | None = None, named: Named = as_is) -> list[Line]:
+    """The lines of a change; with a width in columns, long values are cut to it. `named` gives keys their names.
 
     What fits on the line of its header stands there, as one edit does; else each edit has lines of
     its own, an added object one for each of its members.
     """
     if len(changes) == 1 and not _is_block(changes[0]):
         room = None if width is None else _room(width, columns(plain(head)) + 2)
-        return [[*head, ("", "  "), *_line(changes[0], room)]]
+        return [[*head, ("", "  "), *_line(changes[0], room, named)]]
     lines = [head]
     for edit in changes:
-        lines.append([("", "  "), *_line(edit, _room(width, 2))])
+        lines.append([("", "  "), *_line(edit, _room(width, 2), named)])
         if _is_block(edit):
-            lines += _members(edit.new, width)
+            lines += _members(edit.new, width, named)
     return lines
 
 
@@ -271,10 +277,10 @@ def _room(width: int | None, used: int) -> int | None:
     return None if width is None else max(LEAST, width - used)
 
 
-def _line(edit: Edit, room: int | None) -> Line:
+def _line(edit: Edit, room: int | None, named: Named) -> Line:
     """One edit; the value of a block is left to its members."""
     style = "added" if edit.old is MISSING else "deleted" if edit.new is MISSING else "updated"
-    line = _name(edit.path, style)
+    line = _name(edit.path, style, named)
     mark = ("deleted", "✗") if edit.new is MISSING else ("faint", "=")
     line += [("", " "), mark] if line else [mark]
     if _is_block(edit):
@@ -294,16 +300,16 @@ def _line(edit: Edit, room: int | None) -> Line:
     return [*line, ("", " "), ("", value_text(edit.new, room))]
 
 
-def _name(path: tuple[Any, ...], style: str) -> Line:
+def _name(path: tuple[Any, ...], style: str, named: Named) -> Line:
     if not path:
         return []
-    names = [_word(str(key), _KEY) for key in path]
+    names = [_word(named(str(key)), _KEY) for key in path]
     above = [("faint", ".".join(names[:-1]) + ".")] if len(names) > 1 else []
     return [*above, (style, names[-1])]
 
 
-def _members(value: dict[Any, Any], width: int | None) -> Iterator[Line]:
-    names = [_word(str(key), _KEY) for key in value]
+def _members(value: dict[Any, Any], width: int | None, named: Named) -> Iterator[Line]:
+    names = [_word(named(str(key)), _KEY) for key in value]
     least, most = KEYS_ALIGNED
     aligned = min(most, max(least, *map(columns, names)))
     for name, item in zip(names, value.values(), strict=True):

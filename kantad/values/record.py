@@ -9,6 +9,7 @@ the chain at its revision; `s`, a checksum of the payload before it, is last the
 Pure. The store writes and reads what this makes; cursors are what clients see of the chain.
 """
 
+import re
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -18,7 +19,18 @@ from kantad.values.errors import Problem
 
 CHAIN_START: Final = bytes(8)
 SNAPSHOT_KIND: Final = 1  # the `k` of snapshots whose `r` can be trusted
+LABEL: Final = 256  # characters of an action or a user
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what UTF-8 has no form for
 ChainText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]  # anything else does not decode
+
+
+def label(text: Any, name: str) -> str:
+    """An action or a user, if it is one: at most 256 characters, none of them a control character; raises `Problem`."""
+    if type(text) is not str or len(text) > LABEL or _CONTROL.search(text):
+        raise Problem(
+            "invalid_parameter", f"{name} has at most {LABEL} characters and no control characters", parameter=name
+        )
+    return text
 
 
 class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -71,17 +83,27 @@ class Snapshot(msgspec.Struct, omit_defaults=True, kw_only=True):
 class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A snapshot record without its state."""
 
+    ts: Any = None
     r: int = 0
     k: int = 0
     h: ChainText | None = None
     s: str | None = None
+    at: int | None = None
 
 
 class Kept(msgspec.Struct):
-    """The idempotency window in a compaction's snapshot: `ids` are `[id, q, rev]`, and for each of them
-    `answers` has what its first answer said besides: the time in microseconds, the chain value, the outline of
-    the patch (see `outline`)."""
+    """The idempotency window in a snapshot that a compaction made, or that stands beside the log: `ids` are
+    `[id, q, rev]`, and for each of them `answers` has what its first answer said besides: the time in microseconds,
+    the chain value, the outline of the patch (see `outline`), where the record may be held no longer."""
 
+    ids: list[tuple[str, str, int]] = []
+    answers: list[tuple[int, ChainText, Any]] = []
+
+
+class SnapshotBeside(Snapshot):
+    """One that stands beside the log: `at` is where the last change in it stands there; and the window, as `Kept`."""
+
+    at: int | None = None
     ids: list[tuple[str, str, int]] = []
     answers: list[tuple[int, ChainText, Any]] = []
 

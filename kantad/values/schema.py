@@ -80,8 +80,9 @@ class Schema:
             return None, self._fit(self.kind, root, patch)
         if len(patch) == 1 and _is_scalar(patch):
             [(key, value)] = patch.items()
-            if key in target and self._takes(kind, target, key, value):
-                return target, patch
+            made = self._kept(kind, target, key, value) if key in target else MISSING
+            if made is not MISSING:
+                return target, patch if made is value else SAME if same(target[key], made) else {key: made}
         try:
             made = self._fit(kind, target, patch)
         except Problem as problem:
@@ -108,31 +109,29 @@ class Schema:
             kind, value = below, value[segment]
         return kind
 
-    def takes(self, root: dict[str, Any], path: Path, target: dict[Any, Any], key: Any, value: Any) -> bool:
-        """Whether a scalar in place of a member that is there, of an object at a path of objects, is stored as it is.
+    def kept(self, root: dict[str, Any], path: Path, target: dict[Any, Any], key: Any, value: Any) -> Any:
+        """What is stored of a scalar in place of a member that is there, of an object at a path of objects.
 
-        Where not, `fitted_at` says what is stored, or why it is refused.
+        MISSING where that is not told at once; then `fitted_at` says what, or why it is refused.
         """
         kind = self.kind_at(root, path)
-        return kind is not None and self._takes(kind, target, key, value)
+        return MISSING if kind is None else self._kept(kind, target, key, value)
 
-    def _takes(self, kind: Kind, target: dict[Any, Any], key: Any, value: Any) -> bool:
+    def _kept(self, kind: Kind, target: dict[Any, Any], key: Any, value: Any) -> Any:
         kind = kind.of(target)
         if kind.whole:
-            return False
+            return MISSING
         below = FREE if kind.free else kind.below(key)
-        return below is not None and self.form.keeps(below, value)
+        return MISSING if below is None else self.form.kept(below, value)
 
     def _fit(self, kind: Kind, old: Any, patch: Any) -> Any:
         if kind.free:
             return patch
         if type(patch) is not dict:
-            if (
-                type(patch) is not list
-                and (type(patch) is not str or patch[:1] != "$")
-                and self.form.keeps(kind, patch)
-            ):
-                return patch
+            if type(patch) is not list and (type(patch) is not str or patch[:1] != "$"):
+                made = self.form.kept(kind, patch)
+                if made is not MISSING:
+                    return patch if made is patch else SAME if same(old, made) else made
         elif "$replace" not in patch and type(old) in (dict, list):
             inner = kind.of(old)
             if not kind.whole and not inner.whole and not _names(patch, kind.tag):
@@ -147,7 +146,7 @@ class Schema:
         """Convert all that stands here afterwards."""
         new = changed(old, patch)
         made = self.form.normal(kind, new)
-        return patch if same(new, made) else difference(old, made)
+        return patch if made is new else difference(old, made)
 
     def _fit_members(self, members: dict[str, Member], old: dict[str, Any], patch: dict[str, Any]) -> Any:
         found: dict[str, Any] = {}
@@ -208,6 +207,8 @@ class Schema:
     def _fit_elements(self, kind: Kind, old: list[Any], patch: dict[str, Any]) -> Any:
         """A list edit. Where what is inserted is stored in another form, the edit is made anew of the two lists."""
         assert kind.item is not None
+        if "$insert" not in patch and "$delete" not in patch:
+            return self._fit_positions(kind.item, old, patch) or SAME
         deletions, insertions = patch.get("$delete", ()), patch.get("$insert", ())
         values = [(position, unmarshal(value)) for position, value in insertions]
         normal = []
@@ -217,19 +218,24 @@ class Schema:
             except Problem as problem:
                 raise problem.at(position) from None
         edits = {key: sub for key, sub in patch.items() if key not in ("$delete", "$insert")}
-        between = spliced(old, list(deletions), [list(pair) for pair in normal]) if insertions or deletions else old
-        fitted: dict[str, Any] = {}
-        for key, sub in edits.items():
-            try:
-                made = self._fit(kind.item, between[int(key)], sub)
-            except Problem as problem:
-                raise problem.at(key) from None
-            if made is not SAME:
-                fitted[key] = made
+        between = spliced(old, list(deletions), [list(pair) for pair in normal])
+        fitted = self._fit_positions(kind.item, between, edits)
         if not same([value for _, value in values], [value for _, value in normal]):
             return copied(difference(old, changed(between, fitted) if fitted else between))
         found = {key: patch[key] for key in ("$delete", "$insert") if key in patch} | fitted
         return found or SAME
+
+    def _fit_positions(self, kind: Kind, old: list[Any], edits: dict[str, Any]) -> dict[str, Any]:
+        """The edits by index of a list whose elements are of this kind."""
+        fitted: dict[str, Any] = {}
+        for key, sub in edits.items():
+            try:
+                made = self._fit(kind, old[int(key)], sub)
+            except Problem as problem:
+                raise problem.at(key) from None
+            if made is not SAME:
+                fitted[key] = made
+        return fitted
 
 
 def _is_scalar(patch: dict[Any, Any]) -> bool:

@@ -7,10 +7,14 @@ costs what they share, not what they hold.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from kantad.values.patch import escape, unescape
 from kantad.values.pointer import Path, key_in
+
+MOST_PATHS: Final = 8  # of a change, that `Touches` notes, and how many segments of each
+MOST_DEPTH: Final = 8
 
 Tree = dict[str, "Tree | None"]  # None: this and all below it
 
@@ -153,6 +157,61 @@ class Watch:
         for node in below.values():
             found += node.take_all()
         return found
+
+
+class Touches:
+    """What some changes touch, to find those of them that met a path. Built once, for many paths.
+
+    Bounded: of a change only so many paths are noted, and only so deep; one that touches more counts as touching all.
+    """
+
+    __slots__ = ("top",)
+
+    def __init__(self, changes: Iterable[tuple[int, Any]]) -> None:
+        """The changes by their revision, in order, as canonical patches of the root."""
+        self.top = _Touched()
+        for rev, patch in changes:
+            paths = list(islice(touched(patch), MOST_PATHS + 1))
+            if len(paths) > MOST_PATHS:
+                self.top.revs.append(rev)
+                continue
+            for path in paths:
+                node = self.top
+                for segment in path[:MOST_DEPTH]:
+                    below = node.below.get(segment)
+                    if below is None:
+                        below = node.below[segment] = _Touched()
+                    node = below
+                node.revs.append(rev)
+
+    def between(self, path: Path, first: int, last: int) -> list[int]:
+        """Those from one revision to another that may have met a path, in order."""
+        node, found = self.top, set(self.top.revs)
+        for segment in path[:MOST_DEPTH]:
+            below = node.below.get(segment)
+            if below is None:
+                break
+            node = below
+            found.update(node.revs)
+        else:
+            node.collect(found)
+        return sorted(rev for rev in found if first <= rev <= last)
+
+
+class _Touched:
+    """A path and the revisions that touched it as a whole."""
+
+    __slots__ = ("below", "revs")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Touched] = {}
+        self.revs: list[int] = []
+
+    def collect(self, found: set[int]) -> None:
+        """Add all revisions from here on down."""
+        found.update(self.revs)
+        for node in self.below.values():
+            node.collect(found)
 
 
 def shared(below: Mapping[str, Any], patch: dict[Any, Any]) -> Iterator[tuple[str, Any]]:

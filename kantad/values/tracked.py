@@ -243,6 +243,8 @@ def cloned(value: Any) -> Any:
         return {key: cloned(item) for key, item in value.items()}
     if type(value) is list:
         return [cloned(item) for item in value]
+    if type(value) in (set, frozenset, tuple) and SCALARS.issuperset(map(type, value)):
+        return copy(value)  # in a hundredth of the time
     if not isinstance(value, msgspec.Struct):
         return deepcopy(value)
     items = {name: getattr(value, name) for name in value.__struct_fields__}

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, overload
 from msgspec import convert
 
 from kantad.values.content import copied
-from kantad.values.errors import Problem
+from kantad.values.errors import RAISED, Problem
 from kantad.values.pointer import Path, format
 
 Validator = Callable[["ReadOnly", tuple[Path, ...]], None]
@@ -103,13 +103,13 @@ def judge(validators: Iterable[Validator], root: dict[str, Any], touched: Iterab
     for ask in validators:
         try:
             ask(state, paths)
-        except Exception as error:
+        except RAISED as error:
             problem = Problem("validation_failed", reason(error), path=format(_shared(paths)))
             problem.of_state = True
             raise problem from None
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What an exception of the user's code says, and of which class it is where it says nothing."""
     return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
 

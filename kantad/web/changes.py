@@ -17,9 +17,9 @@ from kantad.engine.filter import Filter
 from kantad.values.errors import Problem
 from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import parse
-from kantad.values.record import cursor, parse_cursor
+from kantad.values.record import cursor, label, parse_cursor
 from kantad.web.misfit import misfit
-from kantad.web.parameters import count, label, parse_query, seconds
+from kantad.web.parameters import count, parse_query, seconds
 
 MOST_WAIT: Final = 60.0
 MOST_CHANGES: Final = 10_000  # of one listing, or of a feed that is to end

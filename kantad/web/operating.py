@@ -40,6 +40,7 @@ def status(engine: Engine) -> Reply:
         "history": engine.history,
         "warnings": engine.warnings,
         "trouble": engine.trouble,
+        "snapshot": engine.snapshots.status(),
         "compaction": engine.compaction.status(),
     }
     return json_reply(body)

@@ -13,9 +13,10 @@ from kantad.values.content import encode_json
 from kantad.values.errors import Problem
 from kantad.values.moment import time_text
 from kantad.values.pointer import Path, format
+from kantad.values.record import label
 from kantad.values.view import Shown, View, show
 from kantad.web.changes import list_changes, only, start_of
-from kantad.web.parameters import idempotency_key, label
+from kantad.web.parameters import idempotency_key
 from kantad.web.past import PAST, earlier
 from kantad.web.reading import MOST_KEYS, members_answer
 from kantad.web.tongue import (

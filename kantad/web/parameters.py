@@ -1,7 +1,6 @@
 """Query parameters: decoded strictly, named one by one, nothing ignored."""
 
 import re
-from typing import Any
 
 from kantad.engine.proposal import ACKS, Ack
 from kantad.engine.requests import check_key
@@ -10,9 +9,7 @@ from kantad.values.moment import micros_of, parse_time
 from kantad.values.pointer import percent_decoded
 from kantad.web.misfit import unknown_name
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}").fullmatch
-LABEL = 256  # characters of an action or a user
 
 
 def parse_query(query: str, known: tuple[str, ...]) -> dict[str, str]:
@@ -36,15 +33,6 @@ def _decoded(text: str, name: str) -> str:
         raise Problem(
             "invalid_parameter", f"a parameter is percent-encoded UTF-8: {error}", parameter=name[:64]
         ) from None
-
-
-def label(text: Any, name: str) -> str:
-    """An action or a user: at most 256 characters, none of them a control character."""
-    if type(text) is not str or len(text) > LABEL or _CONTROL.search(text):
-        raise Problem(
-            "invalid_parameter", f"{name} has at most {LABEL} characters and no control characters", parameter=name
-        )
-    return text
 
 
 def moment(text: str | None, name: str) -> int | None:

@@ -17,10 +17,10 @@ from kantad.values.content import MISSING, encode_json
 from kantad.values.errors import Problem
 from kantad.values.moment import time_text
 from kantad.values.pointer import Path, format_url, parse
-from kantad.values.record import cursor, parse_cursor
+from kantad.values.record import cursor, label, parse_cursor
 from kantad.web.answer import JSON, Reply, encoded, last_lines
 from kantad.web.body import Limits, accepts_msgpack, decode, decoded, is_msgpack, read_body
-from kantad.web.parameters import acknowledgement, idempotency_key, label, moment, parse_query
+from kantad.web.parameters import acknowledgement, idempotency_key, moment, parse_query
 from kantad.web.reading import entity_tags
 
 MOST_CONDITIONS: Final = 1000  # of one transaction

@@ -37,6 +37,8 @@ class Data(msgspec.Struct):
     """The root."""
 
     users: dict[UUID, User] = {}
+    log: list[User] = []
+    numbers: set[int] = set()
 
 
 def user(number: int) -> dict[str, Any]:
@@ -62,9 +64,10 @@ async def spent(transact: Transact, flush: Callable[[], Awaitable[None]], size: 
     return statistics.median(found)
 
 
-async def measure(folder: str, size: int, rounds: int) -> None:
-    """Print the figures of one size."""
-    state = {"users": {str(UUID(int=number)): user(number) for number in range(size)}}
+async def measure(folder: str, size: int, rounds: int, beside: int) -> None:
+    """Print the figures of one size, with a list and a set of so many `beside`."""
+    state: dict[str, Any] = {"users": {str(UUID(int=number)): user(number) for number in range(size)}}
+    state |= {"log": [user(number) for number in range(beside)], "numbers": list(range(beside))}
     record = JsonCodec().change(int(time.time() * 1e6), "load", state, bytes(8))[0] + b"\n"
     paths = [os.path.join(folder, f"{name}.{size}") for name in ("ours", "whole", "kanta")]
     for path in paths:
@@ -87,11 +90,11 @@ async def measure(folder: str, size: int, rounds: int) -> None:
         print(f"{size:>9,} users  {name:<34} {statistics.median(times_found) * 1e6:12,.1f} us a transaction")
 
 
-async def run(sizes: list[int], rounds: int) -> None:
+async def run(sizes: list[int], rounds: int, beside: int) -> None:
     """Measure each size."""
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
-            await measure(folder, size, rounds)
+            await measure(folder, size, rounds, beside)
 
 
 def main() -> None:
@@ -99,8 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 100_000])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--beside", type=int, default=0, help="elements of a list and of a set that are not touched")
     asked = parser.parse_args()
-    asyncio.run(run(asked.sizes, asked.rounds))
+    asyncio.run(run(asked.sizes, asked.rounds, asked.beside))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ async def run(mib: int) -> None:
         engine = open_engine(path, ack="written", own_process=True)
         former = engine.former = Former(engine, kept=0)
         last, user = engine.rev, ("users", "u7")
-        print(f"{engine.log.size / 2**20:.0f} MiB of log, {last} revisions, snapshot at {engine.snapshot_rev}")
+        print(f"{engine.log.size / 2**20:.0f} MiB of log, {last} revisions, snapshot at {engine.snapshots.rev}")
         await measured("the present", lambda: former.show(last, user))
         await measured("the first: a process starts, replays from there", lambda: former.show(last // 2, user))
         await measured("the next revision", lambda: former.show(last // 2 + 1, user))

@@ -55,10 +55,10 @@ class Journal:
             writer.compare(root)
             assert root.get("lists", {}).get(writer.name, []) == list(range(writer.appended))
 
-    def check_file(self, path: str) -> int:
+    def check_file(self, path: str, format: str | None = None) -> int:
         """Hold every record of the file against the journal; how many changes there are."""
         seen: set[str] = set()
-        found = changes(path)
+        found = changes(path, format)
         for rev, change in found.items():
             what = change.id or value_of(change.diff)
             assert what in self.asked, f"a change that nobody asked for: {change}"

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
-from kantad.values.framing import BinaryFrames, Frame, Framing, JsonLines, detect
+from kantad.store.formats import format_of
+from kantad.values.framing import Frame
 from kantad.values.record import Change, Snapshot
 
 READY = re.compile(rb"ready on http://[^:]+:(\d+) ")
@@ -187,14 +187,11 @@ class Client:
 LOST = (OSError, asyncio.IncompleteReadError)
 
 
-def records(path: str) -> Iterator[tuple[int, Change | Snapshot]]:
+def records(path: str, format: str | None = None) -> Iterator[tuple[int, Change | Snapshot]]:
     """The records of a file with their revisions (a snapshot's is that before it); all of it must be whole."""
     with open(path, "rb") as file:
         data = file.read()
-    framing: Framing = JsonLines()
-    codec: Codec = JsonCodec()
-    if detect(data[:16]) == "msgpack":
-        framing, codec = BinaryFrames(data[:4]), MsgpackCodec()
+    framing, codec = format_of(data, format)
     place, rev = framing.header, 0
     while place < len(data):
         frame = framing.next(data, place, len(data))
@@ -209,9 +206,9 @@ def records(path: str) -> Iterator[tuple[int, Change | Snapshot]]:
         place = frame.end
 
 
-def changes(path: str) -> dict[int, Change]:
+def changes(path: str, format: str | None = None) -> dict[int, Change]:
     """The changes of a file by revision."""
-    return {rev: record for rev, record in records(path) if isinstance(record, Change)}
+    return {rev: record for rev, record in records(path, format) if isinstance(record, Change)}
 
 
 def strace(*inject: str, path: str = "", log: str = "/dev/null") -> tuple[str, ...]:

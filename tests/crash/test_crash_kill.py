@@ -9,6 +9,7 @@ import pytest
 
 from tests.crash.journal import Journal
 from tests.crash.process_kit import Process
+from tests.own_formats import CBOR
 
 LONGEST = 0.25  # seconds of writing before the kill
 STARTING = 0.5  # seconds within which a start is killed
@@ -17,7 +18,8 @@ STARTING = 0.5  # seconds within which a start is killed
 async def cycles(path: str, format: str, count: int, *flags: str) -> None:
     """Start, write, kill, start, compare; again and again."""
     journal, dice = Journal(count), random.Random(count)
-    process = await Process(path, "--format", format, *flags).start()
+    flags = ("--format", format, *flags)
+    process = await Process(path, *flags).start()
     await journal.begin(process)
     for number in range(count):
         writing = asyncio.create_task(journal.write(process))
@@ -31,7 +33,7 @@ async def cycles(path: str, format: str, count: int, *flags: str) -> None:
         process = await Process(path, *flags).start()
         await journal.settle(process)
     assert await process.stop() == 0
-    total = journal.check_file(path)
+    total = journal.check_file(path, format)
     assert total >= journal.acknowledged > count
     print(f"{count} cycles, {total} changes, {journal.acknowledged} acknowledged, {os.path.getsize(path)} bytes")
 
@@ -47,7 +49,7 @@ async def killed_in_its_start(path: str, seconds: float, *flags: str) -> None:
     ready.exception()
 
 
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 async def test_kill_at_a_random_moment_loses_and_doubles_nothing(tmp_path: Path, format: str) -> None:
     await cycles(str(tmp_path / "data.kantadb"), format, 6)
 
@@ -58,7 +60,7 @@ async def test_kill_loses_nothing_that_was_acknowledged_as_written(tmp_path: Pat
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 async def test_two_hundred_kills_lose_and_double_nothing(tmp_path: Path, format: str) -> None:
     await cycles(str(tmp_path / "data.kantadb"), format, 200)
 

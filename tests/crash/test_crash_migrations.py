@@ -1,115 +1,96 @@
-"""Migrations of a real process that is killed at a system call: the file is the original or the result, never neither.
+"""A server that migrates at its start, killed or failing at each system call on its file before it is ready.
 
-Needs strace and the right to trace; without them the tests are skipped and say so.
+The file is the original or the result, never neither, and the next start goes on. `kantad migrate` is one of
+the commands of `tests/crash/test_killed_tools.py`.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 
-from kantad.tools import check, dump
-from tests.crash.process_kit import strace
+from tests.crash.calls import WRITING, Call, concerning, tracing
+from tests.crash.process_kit import BROKEN, OK, USAGE, Ended, Process
 from tests.crash.test_crash_strace import why_not
-from tests.store.logs import Maker
-from tests.tools.kit import command
+from tests.store.logs import FORMATS
+from tests.tools.jobs import ORIGINAL, RESULT, Job
+
+READY = re.compile(r"\n\d+ +write\(2<[^>]*>, \"kantad .* ready on http")
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-TIMEOUT = 30.0
 
-STEPS = """
-import msgspec
+class Start:
+    """A start on a file that needs two steps and a default, under strace."""
 
-class User(msgspec.Struct):
-    name: str
-    age: int = 0
+    def __init__(self, tmp_path: Path, format: str) -> None:
+        self.job = Job(tmp_path / "here", "migrate", format)
+        self.log = tmp_path / "calls"
 
-class Data(msgspec.Struct):
-    users: dict[str, User] = {}
-    count: int = 0
+    async def calls(self) -> list[Call]:
+        """The calls on the file, in the thread that migrates, before the server is ready."""
+        process = self.traced(None, "")
+        await process.start()
+        assert await process.stop() == OK
+        told = READY.split(self.log.read_text(errors="replace"))[0].splitlines()
+        main = told[0].split()[0]
+        self.log.write_text("\n".join(line for line in told if line.split()[0] == main))
+        assert self.job.judge() == RESULT
+        return concerning(self.log, self.job.folder)
 
-def migrate_v1(d):
-    d["users"] = d.pop("people")
+    def traced(self, call: Call | None, what: str) -> Process:
+        """The server on the original."""
+        self.job.begin()
+        flags = [part for part in self.job.flags if not part.endswith(".kantadb")]
+        return Process(str(self.job.path), *flags, before=tuple(tracing(self.log, call, what)))
 
-def migrate_v2(d):
-    d["count"] = len(d["users"])
-"""
+    async def ended(self, call: Call, what: str) -> tuple[int | None, str]:
+        """How a start ends with this call injected (None: it does not), and what is there then."""
+        process = self.traced(call, what)
+        try:
+            await process.start()
+        except Ended as ended:
+            status: int | None = ended.status
+        else:
+            status = None
+            await process.kill()
+        found = self.job.judge()
+        self.job.truthful(process.stderr.decode(), found)
+        self.job.finish()
+        return status, found
 
-FORMATS = ["json", "msgpack"]
 
-CALLS = [
-    *("openat", "newfstatat", "fstat", "flock", "pread64", "read", "lseek", "mmap", "munmap", "close"),
-    *("write", "pwrite64", "fdatasync", "ftruncate", "fsync"),
-]
-
-
-class Migration:
-    """A file that two steps and a type bring on, and how often that may be tried."""
-
-    def __init__(self, folder: Path, format: str) -> None:
-        self.folder, self.path = folder, folder / "data.kantadb"
-        (folder / "steps.py").write_text(STEPS)
-        log = Maker(format)
-        log.change({"people": {f"user{number}": {"name": "x" * 40} for number in range(200)}})
-        log.change({"gone": 1})
-        self.original = bytes(log.data)
-        self.path.write_bytes(self.original)
-        self.states = [self.state()]
-        assert self.run() == 0
-        self.states.append(self.state())
-
-    def state(self) -> object:
-        """What the file holds."""
-        assert command(check, self.path).status in (0, 1)
-        return json.loads(command(dump, self.path).out)
-
-    def run(self, *before: str) -> int:
-        """Migrate it; the exit status."""
-        arguments = ["migrate", str(self.path), "--migrations", "steps", "--schema", "steps:Data"]
-        return subprocess.run(
-            [*before, sys.executable, "-m", "kantad", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
-        ).returncode
-
-    def killed_at(self, call: str, number: int) -> bool:
-        """Kill it at the n-th of these calls on the file, look, and let the next one finish; whether it was met."""
-        for rest in self.folder.glob("data.kantadb*"):
-            rest.unlink()
-        self.path.write_bytes(self.original)
-        status = self.run(*strace(f"{call}:signal=KILL:when={number}", path=str(self.path)))
-        met = status in (-signal.SIGKILL, 128 + signal.SIGKILL)
-        assert met or status == 0
-        assert self.state() in (self.states if met else self.states[1:]), (call, number)
-        assert self.run() == 0
-        assert self.state() == self.states[1]
-        return met
+@pytest.fixture(autouse=True)
+def nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("call", ["write", "pwrite64", "fdatasync"])
-def test_killed_at_a_call_that_writes(tmp_path: Path, format: str, call: str) -> None:
-    migration = Migration(tmp_path, format)
-    met = [migration.killed_at(call, number) for number in (1, 2)]
-    assert met[0]
+async def test_killed_while_it_writes(tmp_path: Path, format: str) -> None:
+    start = Start(tmp_path, format)
+    calls = [call for call in await start.calls() if call.name in ("write", "pwrite64")]
+    assert [call.name for call in calls] == ["pwrite64", "write", "pwrite64"]  # rewritten, hidden, shown
+    assert [await start.ended(call, "signal=KILL") for call in calls[1:]] == [(-9, ORIGINAL)] * 2
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("format", FORMATS)
-def test_killed_at_every_call_on_the_file(tmp_path: Path, format: str) -> None:
-    migration = Migration(tmp_path, format)
-    count = 0
-    for call in CALLS:  # strace counts each of them by itself
-        number = 1
-        while migration.killed_at(call, number):
-            number += 1
-        count += number - 1
-    assert count > 20
+async def test_killed_at_every_call(tmp_path: Path, format: str) -> None:
+    start = Start(tmp_path, format)
+    calls = await start.calls()
+    assert len(calls) > 20
+    found = [await start.ended(call, "signal=KILL") for call in calls]
+    assert {status for status, _ in found} == {-9}
+    assert {what for _, what in found} == {ORIGINAL, RESULT}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+async def test_every_call_may_fail(tmp_path: Path, format: str, error: str) -> None:
+    start = Start(tmp_path, format)
+    for call in await start.calls():
+        if error == "EIO" or call.name in WRITING:
+            status, found = await start.ended(call, f"error={error}")
+            assert status in (None, BROKEN, USAGE), call
+            assert found == RESULT or status != OK, call

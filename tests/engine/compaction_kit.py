@@ -10,6 +10,7 @@ from kantad.store.verify import verify
 from kantad.values.errors import Problem
 from kantad.values.retention import retention
 from tests.engine.engine_kit import Database, flushed, put
+from tests.own_formats import format_flag
 
 
 def compacting(engine: Engine, retain: str, archive: bool = True) -> "asyncio.Task[Compacted]":
@@ -29,9 +30,9 @@ async def refused(engine: Engine, retain: str) -> Problem:
     raise AssertionError("it was not refused")
 
 
-def is_whole(path: str, *, written: bool = False) -> bool:
+def is_whole(path: str, *, written: bool = False, format: str | None = None) -> bool:
     """Whether nothing is damaged; nor torn, unless it is being `written` meanwhile."""
-    with reading(path) as (buffer, size, framing, codec):
+    with reading(path, format or format_flag(path)) as (buffer, size, framing, codec):
         verified = verify(buffer, size, framing, codec)
         return verified.damage is None and (written or not verified.torn)
 

@@ -9,6 +9,7 @@ import pytest
 from kantad.engine import Engine
 from tests.engine.embedded_kit import Data, filled, held
 from tests.engine.engine_kit import Database
+from tests.own_formats import CBOR
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.stop()
 
 
-@pytest.fixture(params=["json", "msgpack"])
+@pytest.fixture(params=["json", "msgpack", CBOR])
 async def either(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """A database of each format."""
     database = Database(str(tmp_path / "data.kantadb"), request.param)
@@ -27,6 +28,14 @@ async def either(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
 
 
 @pytest.fixture(params=["json", "msgpack"])
+async def builtin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """A database of each format of kantad's own: what stands beside the file is made of these only."""
+    database = Database(str(tmp_path / "data.kantadb"), request.param)
+    yield database
+    await database.stop()
+
+
+@pytest.fixture(params=["json", "msgpack", CBOR])
 def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -12,6 +12,7 @@ from kantad.schema import validator
 from kantad.store.disk import RealDisk
 from kantad.store.log import open_log
 from kantad.values.moment import now_micros
+from tests.own_formats import format_flag
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ANN, BOB, EVE = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -48,7 +49,7 @@ def no_eve(state: Any, touched: Any) -> None:
 
 def held(path: Path | str) -> Any:
     """What the file holds, read by nobody's live value."""
-    log, found = open_log(str(path), None, RealDisk(), now_micros())
+    log, found = open_log(str(path), format_flag(path), RealDisk(), now_micros())
     log.close()
     return found
 

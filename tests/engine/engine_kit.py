@@ -177,7 +177,7 @@ class Database:
             await asyncio.wait_for(engine.stop(), TIMEOUT)
         if engine.broken.done():
             return
-        again = open_engine(self.path, clock=self.clock)
+        again = open_engine(self.path, format=self.format, clock=self.clock)
         assert (again.rev, again.chain) == (engine.rev, engine.chain)
         assert again.rev == 0 or again.micros == engine.micros
         assert again.m == engine.m

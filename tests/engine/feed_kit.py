@@ -79,6 +79,10 @@ class Follower:
     def events(self) -> list[dict[str, Any]]:
         return self.sink.events
 
+    @property
+    def position(self) -> int:
+        return self.engine.feeds.position(self.reader)
+
     def stall(self, room: int = 0) -> None:
         """Take only so many more sends."""
         self.sink.room = room
@@ -90,7 +94,7 @@ class Follower:
 
     async def caught_up(self) -> None:
         """Wait until it has dealt with everything that is written."""
-        await eventually(lambda: self.sink.over or self.reader.position >= self.engine.written.rev)
+        await eventually(lambda: self.sink.over or self.position >= self.engine.written.rev)
 
     async def over(self) -> None:
         """Wait for its end."""

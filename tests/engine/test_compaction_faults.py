@@ -35,6 +35,19 @@ class TestWhatFails:
             await self.unchanged(database, engine)
         assert engine.compaction.status()["trouble"]
 
+    async def test_a_folder_that_is_moved_away_and_back(self, tmp_path: Path) -> None:
+        here, away = tmp_path / "here", tmp_path / "away"
+        here.mkdir()
+        database = Database(str(here / "data.kantadb"))
+        engine = database.open()
+        await filled(engine, 50)
+        here.rename(away)
+        assert (await refused(engine, "10r")).code == "unavailable"
+        away.rename(here)
+        await self.unchanged(database, engine)
+        assert (await compacted(engine, "10r")).oldest == 41
+        await database.stop()
+
     @pytest.mark.parametrize("call", ["open", "write", "sync", "lock", "rename"])
     async def test_a_system_call_before_the_rename_is_done(self, database: Database, call: str) -> None:
         disk = SwapFaults()
@@ -68,6 +81,7 @@ class TestWhatFails:
         assert (await refused(engine, "10r")).code == "unavailable"
         assert engine.broken.done()
         assert is_whole(database.path)
+        assert [is_whole(str(archive)) for archive in others(database)] == [True]  # what was cut off is nowhere else
         await engine.stop()
         again = open_engine(database.path)
         assert (again.rev, again.past.oldest) == (50, 40)

@@ -217,3 +217,27 @@ async def test_async_with_waits_until_it_is_on_the_disk(path: Path) -> None:
         assert not task.done()
         disk.release()
         await task
+
+
+async def test_a_flush_is_on_the_disk(path: Path, form: str) -> None:
+    disk = LeverDisk()
+    async with Engine(path, Data, disk=disk, format=form, ack="written", flush_interval=60) as engine:
+        with engine.transaction("one") as data:
+            data.most = 1
+        assert disk.synced < path.stat().st_size or b"one" not in path.read_bytes()
+        await engine.flush()
+        assert b"one" in path.read_bytes()
+        assert disk.synced == path.stat().st_size
+
+
+async def test_an_action_or_user_that_is_none_is_refused(engine: "Engine[Data]") -> None:
+    """kanta, and who prints the log, could not read them."""
+    wrong: list[Any] = ["x\n", "\x1b[31m", "x" * 257, 5, None, "\ud800"]
+    for text in wrong:
+        with pytest.raises(Problem, match="at most 256 characters"), engine.transaction(text) as data:
+            data.most = 1
+        if text is not None:
+            with pytest.raises(Problem, match="user has"), engine.transaction("a", user=text) as data:
+                data.most = 1
+    with engine.transaction("ä" * 256, user="") as data:
+        data.most = 1

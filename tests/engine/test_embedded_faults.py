@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -71,6 +71,8 @@ VIOLATIONS: list[Any] = [
     (lambda data: data.words.add("c"), touch_most, "/words"),
     (lambda data: data.log.pop(), touch_log, "/log"),
     (lambda data: setattr(data.log[0], "name", "else"), touch_log, "/log"),
+    (lambda data: data.log.pop(), touch_most, "/log"),  # a large list beside is compared by its length
+    (lambda data: setattr(data, "log", ()), touch_most, "/log"),
 ]
 
 
@@ -178,6 +180,38 @@ class Odd(msgspec.Struct):
     sparse: dict[str, Sparse] = {}
     checked: Checked = msgspec.field(default_factory=Checked)
     shape: Circle | Square | None = None
+
+
+async def test_large_lists_and_sets_beside_what_is_touched_are_not_looked_through(path: Path) -> None:
+    """A transaction costs what it touches: the elements would tell."""
+    async with Engine(path, Beside([Told(number) for number in range(40)], set(range(40)))) as engine:
+        Told.asked = 0
+        for number in range(3):
+            with engine.transaction("count") as data:
+                data.counts["a"] = number
+        assert Told.asked == 0
+        engine.data.log[7].number = -1  # by hand, where nothing is touched
+        with engine.transaction("count") as data:
+            data.counts["a"] = 7
+            data.words.discard(3)
+        with pytest.raises(ConsistencyViolation, match="/log"), engine.transaction("log") as data:
+            data.log[0].number = 5
+    assert held(path).state["words"] == [number for number in sorted(range(40), key=str) if number != 3]
+
+
+class Told(msgspec.Struct):
+    asked: ClassVar[int] = 0
+    number: int = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        Told.asked += name == "number"
+        return super().__getattribute__(name)
+
+
+class Beside(msgspec.Struct):
+    log: list[Told] = []
+    words: set[int] = set()
+    counts: dict[str, int] = {}
 
 
 # -- the disk

@@ -37,7 +37,7 @@ async def test_a_new_file_begins_with_the_instance_that_was_given(path: Path, fo
     data = Data(most=3, users={ANN: User("Ann", seen=NOON)}, raw=b"\xff")
     async with Engine(path, data, format=form) as engine:
         assert (engine.rev, engine.data.users[ANN].seen) == (1, NOON)
-    async with Engine(path, Data(most=99)) as again:
+    async with Engine(path, Data(most=99), format=form) as again:
         assert (again.rev, again.data) == (1, Data(most=3, users={ANN: User("Ann", seen=NOON)}, raw=b"\xff"))
 
 
@@ -76,7 +76,7 @@ async def test_a_snapshot_is_written_on_request(engine: "Engine[Data]") -> None:
 async def test_a_file_that_is_only_read_is_left_alone(path: Path, form: str) -> None:
     await (await filled(path, format=form)).close()
     before = path.read_bytes()
-    async with Engine(path, Data, readonly=True) as engine:
+    async with Engine(path, Data, readonly=True, format=form) as engine:
         assert engine.data.users[ANN].age == 30
         with pytest.raises(Problem), engine.transaction("write") as data:
             data.most = 1
@@ -161,6 +161,8 @@ async def test_other_programs_go_on_with_the_file_and_back(path: Path, form: str
     engine = await filled(path, format=form)
     live = msgspec.json.decode(encode_json(engine.data), type=Data)
     await engine.close()
+    if program == "kanta" and form not in SERIALIZERS:
+        pytest.skip("kanta is given a serializer, not the name of one")
     if program == "kanta":
         async with Kanta(str(path), Data(), serializer=SERIALIZERS[form]()) as kanta:
             assert kanta.data == live
@@ -168,13 +170,13 @@ async def test_other_programs_go_on_with_the_file_and_back(path: Path, form: str
                 data.users[ANN].tags.append("kanta")
                 data.most = 5
     else:
-        async with Engine(path) as plain:
+        async with Engine(path, format=form) as plain:
             with plain.transaction("theirs") as state:
                 state["users"][str(ANN)]["tags"].append("kanta")
                 state["most"] = 5
     live.users[ANN].tags.append("kanta")
     live.most = 5
-    async with Engine(path, Data) as engine:
+    async with Engine(path, Data, format=form) as engine:
         assert engine.data == live
         with engine.transaction("ours") as data:
             data.users[ANN].tags.remove("kanta")

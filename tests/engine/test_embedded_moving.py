@@ -4,19 +4,23 @@ import re
 import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import UUID
 
 import pytest
+from kanta import Kanta
+from kanta.serialization import JsonSerializer, MsgPackSerializer
 
 from kantad.engine import Engine, Failed
-from kantad.tools import check, migrate
+from kantad.tools import check, convert, migrate
 from tests.engine.embedded_kit import held
 from tests.golden.example import steps
-from tests.golden.example.make import After, User
+from tests.golden.example.make import After, Before, User
 from tests.tools.kit import command
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "example"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "coming-from-kanta.md"
+SERIALIZERS: dict[str, Any] = {"json": JsonSerializer, "msgpack": MsgPackSerializer}
 USERS = {
     UUID(int=0): User("Alice"),
     UUID(int=1): User("Robert", "1@example.com"),
@@ -88,3 +92,33 @@ def test_what_the_steps_of_the_docs_show(path: Path, version: str) -> None:
     assert path.read_bytes() == before
     assert command(migrate, path, *code).status == 0
     assert held(path).v == 1
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+async def test_a_file_that_kanta_0_1_began_goes_on_to_kanta_0_9_when_it_was_converted(path: Path, format: str) -> None:
+    shutil.copy(GOLDEN / f"before.0.1.1.{format}.kantadb", path)
+    async with Engine(path, After, migrations=steps) as engine:
+        with engine.transaction("rename") as data:
+            data.users[UUID(int=1)].name = "Bob"
+    converted = path.with_name("converted.kantadb")
+    assert command(convert, path, converted, "--format", format).status == 0
+    async with Kanta(str(converted), After(), migrations=steps, serializer=SERIALIZERS[format]()) as kanta:
+        assert kanta.data.users == {**USERS, UUID(int=1): User("Bob", "1@example.com")}
+        with kanta.transaction("theirs") as theirs:
+            theirs.users[UUID(int=9)] = User("Dave")
+    async with Engine(converted, After, migrations=steps, consistency="whole") as engine:
+        assert engine.data.users[UUID(int=9)] == User("Dave")
+
+
+async def test_what_would_have_to_be_migrated_is_not_read_as_if_it_had_been(path: Path, version: str) -> None:
+    shutil.copy(GOLDEN / f"before.{version}.kantadb", path)
+    with pytest.raises(Failed, match="of version 0, the code of 1"):
+        await Engine(path, After, migrations=steps, readonly=True).open()
+
+    class Wrong(After):
+        people: int = 0
+
+    with pytest.raises(Failed, match="/people"):
+        await Engine(path, Wrong, readonly=True).open()
+    async with Engine(path, Before, readonly=True) as engine:
+        assert len(engine.data.people) == 3

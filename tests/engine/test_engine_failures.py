@@ -245,7 +245,7 @@ async def test_a_stop_under_load_drains(either: Database, policy: Any) -> None:
     await eventually(lambda: stored > 40)
     await asyncio.wait_for(engine.stop(), TIMEOUT)
     await asyncio.gather(*writers)
-    again = open_engine(either.path)
+    again = open_engine(either.path, format=either.format)
     assert again.rev == engine.rev == engine.durable_rev
     assert sum(value + 1 for value in again.root.values()) == stored
     await again.stop()

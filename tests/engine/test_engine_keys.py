@@ -13,6 +13,7 @@ from kantad.engine.requests import DAY, Seen, Window
 from kantad.tools import compact
 from kantad.values.errors import Problem
 from tests.engine.engine_kit import Database, condition, eventually, flushed, proposal, put, refusal, when, write
+from tests.own_formats import CBOR
 
 
 def seen(rev: int, micros: int, changed: bool = True) -> Seen:
@@ -59,7 +60,7 @@ async def test_the_key_is_looked_at_before_any_other_condition(database: Databas
     assert (await write(engine, asked)).replayed
 
 
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 async def test_keys_are_restored_at_the_start(tmp_path: Any, format: str) -> None:
     database = Database(str(tmp_path / "data.kantadb"), format)
     engine = database.open()
@@ -90,7 +91,7 @@ async def test_the_child_of_a_replayed_append_is_its_index(database: Database) -
 
 
 @pytest.mark.parametrize("before", [[{}], [{"a": 1}, 0], [0, 0, {"x": [1]}], [[], {"y": 1}]], ids=str)
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 async def test_the_child_of_a_replayed_post_below_an_array_is_known(tmp_path: Any, before: Any, format: str) -> None:
     database = Database(str(tmp_path / "data.kantadb"), format)
     engine = database.open()
@@ -250,7 +251,8 @@ async def test_a_repeated_request_is_answered_as_before_when_its_record_was_cut_
     await either.stop()
     args = ArgumentParser()
     compact.add_arguments(args)
-    assert compact.run(args.parse_args([either.path, "--retain", "none", "--no-archive"]), StringIO(), StringIO()) == 0
+    given = args.parse_args([either.path, "--format", either.format, "--retain", "none", "--no-archive"])
+    assert compact.run(given, StringIO(), StringIO()) == 0
     engine = either.open()
     assert engine.past.oldest == 3
     for outcome, again in (

@@ -295,7 +295,7 @@ class Model:
         durable = self.engine.durable_rev
         copied = self.database.path + ".copy"
         shutil.copyfile(self.database.path, copied)
-        again = open_engine(copied)
+        again = open_engine(copied, format=self.database.format)
         assert again.rev >= durable
         assert (again.chain, encode_json(again.root)) == (self.chains[again.rev], self.texts[again.rev])
         await again.stop()

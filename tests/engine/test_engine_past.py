@@ -352,7 +352,7 @@ async def test_what_lies_behind_damage_is_gone_and_the_rest_is_not(
             assert await shown(former, rev, "") == points[rev][0]
         except Problem as problem:
             assert (problem.code, problem.more["reason"]) == ("history_gone", "damaged")
-            assert problem.more["oldest"] == engine.snapshot_rev
+            assert problem.more["oldest"] == engine.snapshots.rev
             gone += 1
     assert 0 < gone < 15
 

@@ -24,7 +24,7 @@ async def test_a_file_in_use_is_served_as_it_was_while_it_grows_and_is_replaced(
     writer = either.open()
     for number in range(50):
         await write(writer, proposal("put", "/n", number))
-    reader = open_engine(either.path, readonly=True)
+    reader = open_engine(either.path, format=either.format, readonly=True)
     for number in range(50, 2100):
         put(writer, "/n", number)
     await write(writer, proposal("put", "/n", "last"))

@@ -1,5 +1,6 @@
 """A type of the state in the engine: every way to write is checked, what is refused leaves no trace; validators."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,7 +11,9 @@ from msgspec import Meta
 
 from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
+from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Proposal
+from kantad.store.migrations import Failed
 from kantad.values.content import encode_json
 from kantad.values.pointer import parse
 from kantad.values.schema import Schema
@@ -216,3 +219,17 @@ async def test_a_validator_cannot_modify_the_state(database: Database) -> None:
     assert problem.code == "validation_failed"
     assert problem.detail.startswith("TypeError")
     assert engine.root["users"] == {}
+
+
+class Demanding(msgspec.Struct):
+    must: int
+
+
+async def test_no_file_is_made_that_could_not_begin_as_the_type_has_it(tmp_path: Path) -> None:
+    for format in ("json", "msgpack", None):
+        with pytest.raises(Failed, match="must"):
+            open_engine(str(tmp_path / "data.kantadb"), format=format, schema=Schema(Demanding))
+        assert list(tmp_path.iterdir()) == []
+    engine = open_engine(str(tmp_path / "data.kantadb"), schema=Schema(Demanding), initial={"must": 5})
+    assert (engine.rev, engine.root) == (1, {"must": 5})
+    await engine.stop()

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from kantad.engine import engine as engine_module
 from kantad.engine.opening import open_engine
 from kantad.store.log import Broken
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
 from tests.engine.engine_kit import TIMEOUT, Database, eventually, flushed, proposal, put, write
+from tests.own_formats import CBOR
 
 POLICIES = ["durable", "written", "applied"]
 TEN_YEARS = 10 * 365 * 86400 * 1_000_000
@@ -69,9 +69,9 @@ async def test_the_answer_to_a_snapshot_names_its_revision(database: Database, p
     assert size == len(encode_json(snapshot))
 
 
-async def test_snapshots_come_by_size(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 4000)
+async def test_snapshots_come_by_size(database: Database) -> None:
     engine = database.open()
+    engine.snapshots.least = 4000
     states = {0: b"{}"}
     for number in range(200):
         await write(engine, proposal("put", "/a", number))
@@ -81,13 +81,11 @@ async def test_snapshots_come_by_size(database: Database, monkeypatch: pytest.Mo
     assert engine.log.size - found <= 4000 + 200
 
 
-async def test_a_large_state_is_written_again_only_when_the_log_doubled_it(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 1000)
+async def test_a_large_state_is_written_again_only_when_the_log_doubled_it(database: Database) -> None:
     engine = database.open()
+    engine.snapshots.least = 1000
     await write(engine, proposal("put", "/big", "x" * 20_000))
-    await eventually(lambda: engine.last_snapshot[0].rev == 1)
+    await eventually(lambda: engine.snapshots.status()["rev"] == 1)
     for number in range(150):
         await write(engine, proposal("put", "/a", number))
     assert sum("state" in record for record in database.records()) == 1
@@ -96,24 +94,23 @@ async def test_a_large_state_is_written_again_only_when_the_log_doubled_it(
     assert sum("state" in record for record in database.records()) == 2
 
 
-@pytest.mark.parametrize("format", ["json", "msgpack"])
-async def test_the_size_rule_holds_after_a_restart_of_a_long_log(
-    tmp_path: Any, format: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 2000)
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
+async def test_the_size_rule_holds_after_a_restart_of_a_long_log(tmp_path: Any, format: str) -> None:
     database = Database(str(tmp_path / "data.kantadb"), format)
     engine = database.open()
+    engine.snapshots.least = 2000
     for number in range(600):
         await write(engine, proposal("put", "/a", number))
     await engine.snapshot()
     await database.stop()
     engine = database.open()
+    engine.snapshots.least = 2000
     before = engine.log.size
-    count = engine.snapshot_rev
+    count = engine.snapshots.rev
     for number in range(40):
         await write(engine, proposal("put", "/a", -number - 1))
     assert before > 40_000
-    assert engine.snapshot_rev > count
+    assert engine.snapshots.rev > count
     await database.stop()
 
 
@@ -133,11 +130,9 @@ async def test_a_stop_after_many_changes_writes_a_snapshot(database: Database, p
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_no_room_for_a_snapshot_loses_no_write(
-    database: Database, policy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 30_000)
+async def test_no_room_for_a_snapshot_loses_no_write(database: Database, policy: Any) -> None:
     engine = database.open(ack=policy, flush_interval=0.005)
+    engine.snapshots.least = 30_000
     await write(engine, proposal("put", "/big", "x" * 20_000, ack="durable"))
     database.disk.room = 12_000
     with pytest.raises(Problem) as problem:
@@ -150,13 +145,11 @@ async def test_no_room_for_a_snapshot_loses_no_write(
     assert not any("state" in record for record in database.records())
 
 
-async def test_no_room_for_a_snapshot_that_is_due_does_not_stop_small_writes(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_MIN", 1000)
+async def test_no_room_for_a_snapshot_that_is_due_does_not_stop_small_writes(database: Database) -> None:
     engine = database.open()
+    engine.snapshots.least = 1000
     await write(engine, proposal("put", "/big", "x" * 20_000))
-    await eventually(lambda: engine.last_snapshot[0].rev == 1)
+    await eventually(lambda: engine.snapshots.status()["rev"] == 1)
     stored = 0
     for number in range(600):
         database.disk.room = 5000
@@ -165,7 +158,7 @@ async def test_no_room_for_a_snapshot_that_is_due_does_not_stop_small_writes(
     assert engine.durable_rev == stored + 1
 
 
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 @pytest.mark.parametrize("jump", [TEN_YEARS, -TEN_YEARS])
 async def test_ts_never_runs_backwards(tmp_path: Any, format: str, jump: int) -> None:
     database = Database(str(tmp_path / "data.kantadb"), format)
@@ -205,6 +198,6 @@ async def test_a_start_replays_only_what_stands_behind_the_snapshot(either: Data
     await engine.snapshot()
     await write(engine, proposal("put", "/a", 1))
     await either.stop()
-    again = open_engine(either.path)
+    again = open_engine(either.path, format=either.format)
     assert (again.past.anchor.rev, again.rev) == (50, 51)
     await again.stop()

@@ -83,7 +83,7 @@ async def test_a_feed_goes_on_over_a_restart(either: Database) -> None:
         for follower in followers:
             if history.chance.random() < 0.5:
                 await follower.caught_up()
-            position[follower.filter.path] = follower.reader.position
+            position[follower.filter.path] = follower.position
             got[follower.filter.path] += follower.events
         await either.stop()
         assert all(follower.sink.over for follower in followers)
@@ -182,7 +182,7 @@ async def test_a_reader_that_takes_one_portion_at_a_time_gets_all_of_them(databa
     for number in range(300):
         put(engine, "/a", "x" * 1000 + str(number))
     await flushed(engine)
-    while not follower.sink.over and follower.reader.position < engine.rev:
+    while not follower.sink.over and follower.position < engine.rev:
         before = len(follower.sink.sizes)
         follower.stall(1)
         engine.feeds.wake(follower.reader)

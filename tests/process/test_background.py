@@ -1,12 +1,14 @@
 """Verifying the older part behind a running server: what it says of a whole file, of damage, and of no answer."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kantad.background import verify_older_part
 from kantad.engine.opening import open_engine
 from tests.store.logs import FORMATS, Maker, every_kind
+from tests.tools.test_check import beside_of
 
 
 @pytest.fixture(params=FORMATS)
@@ -49,3 +51,15 @@ async def test_a_check_that_cannot_be_started_is_not_called_damage(log: Maker, t
     path = tmp_path / "data.kantadb"
     path.write_bytes(log.data)
     assert (await verified(path, python=str(tmp_path / "none"))).startswith("not verified: ")
+
+
+@pytest.mark.parametrize("state", [None, {"other": 1}])
+async def test_the_snapshot_beside_the_file_is_held_against_the_records(
+    log: Maker, tmp_path: Path, state: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "data.kantadb"
+    path.write_bytes(log.data)
+    beside_of(log, path, state=state)
+    history = await verified(path)
+    assert history.startswith("verified" if state is None else f"damaged: {path}.snapshot is damaged")
+    assert ("The state is wrong" in caplog.text) is (state is not None)

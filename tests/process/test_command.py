@@ -171,7 +171,8 @@ def test_version_and_help_are_on_stdout(run: Run) -> None:
     assert told.wait() == 0
     text = told.said()
     assert "--flush-interval" in text
-    for part in ("kantad check ", "kantad dump ", "kantad log ", "kantad repair ", "{json,msgpack}", "16MiB"):
+    commands = ("kantad check ", "kantad dump ", "kantad log ", "kantad repair ")
+    for part in (*commands, "{json,msgpack,MODULE:CLASS}", "16MiB"):
         assert part in text
     assert "None" not in text
     for arguments in (("help",), ("-h",)):

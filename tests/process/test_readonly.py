@@ -33,3 +33,17 @@ def test_a_file_that_may_only_be_read_is_served_and_one_that_is_not_there_is_not
     none = run("--db", "none.kantadb", "--port", "0", "--readonly")
     assert none.wait() == 2
     assert [each.name for each in tmp_path.iterdir()] == ["backup.kantadb"]
+
+
+def test_one_that_the_code_would_bring_on_is_served_as_it_is_with_a_warning(run: Start, tmp_path: Path) -> None:
+    (tmp_path / "backup.kantadb").write_bytes(before := bytes(every_kind("json").data))
+    (tmp_path / "steps.py").write_text(
+        "def migrate_v1(d): d.clear()\ndef migrate_v2(d): pass\ndef migrate_v3(d): pass\n"
+    )
+    reader = run("--db", "backup.kantadb", "--port", "0", "--readonly", "--migrations", "steps")
+    assert ask(reader.port(), "GET", "/v1/data/n") == (200, b"2")
+    assert reader.stop() == 0
+    assert "of version 0, the code of 3, and what is only read is not migrated: it is served as it is" in "".join(
+        reader.lines
+    )
+    assert (tmp_path / "backup.kantadb").read_bytes() == before

@@ -111,8 +111,8 @@ def test_the_settings_may_stand_in_the_configuration(folder: Path, run: Callable
 REFUSED = [
     (("--schema", "nowhere:Data"), "--schema nowhere:Data: there is no module nowhere in "),
     (("--schema", "model"), "'model' is not module:Type"),
-    (("--schema", "model:Nothing"), "model has no type Nothing"),
-    (("--schema", "model:number"), "model has no type number"),
+    (("--schema", "model:Nothing"), "model has no Nothing"),
+    (("--schema", "model:number"), "model:number is no type"),
     (("--schema", "model:NoStruct"), "model:NoStruct is no msgspec.Struct"),
     (("--schema", "model:Strict"), "does not fit model:Strict at /users/ann: Expected `int`, got `object`"),
     (("--schema", "raising:X"), "raising could not be imported: No module named 'nowhere_at_all'"),

@@ -37,6 +37,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "log-format": ("json", "json"),
     "schema": ("model:Data", "model:Data"),
     "migrations": ("steps", "steps"),
+    "log-changes": ("true", True),
+    "resolver": ("names:name_of", "names:name_of"),
 }
 
 

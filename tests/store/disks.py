@@ -97,6 +97,23 @@ class FaultyDisk(RealDisk):
         super().chmod(fd, mode)
         self._leave(hit)
 
+    def lock(self, fd: int) -> None:
+        hit = self._enter("lock")
+        super().lock(fd)
+        self._leave(hit)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        hit = self._enter("fstat")
+        found = super().fstat(fd)
+        self._leave(hit)
+        return found
+
+    def stat(self, path: str) -> os.stat_result:
+        hit = self._enter("stat")
+        found = super().stat(path)
+        self._leave(hit)
+        return found
+
     def link(self, source: str, target: str) -> None:
         hit = self._enter("link")
         super().link(source, target)
@@ -119,9 +136,12 @@ class FaultyDisk(RealDisk):
 
 
 class FillingDisk(FaultyDisk):
-    """From call `at` on, writes stop in the middle and then raise `fault`, until `room` is made."""
+    """From write number `at` on, writes stop in the middle and then raise `fault`, until `room` is made."""
 
     room = False
+
+    def _enter(self, name: str) -> bool:
+        return False  # no other call fails
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         self.count += 1

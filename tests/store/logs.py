@@ -4,19 +4,22 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
-from kantad.values.framing import BinaryFrames, Framing, JsonLines
+from kantad.store.formats import new_file
+from kantad.values.codec import Codec
+from kantad.values.framing import Framing
 from kantad.values.patch import apply
 from kantad.values.record import CHAIN_START, chain_after
+from tests.own_formats import OWN
 
 T0 = 1_750_000_000_000_000
 SEED = b"\x7b\xe1\x05\x99"
 FORMATS = ("json", "msgpack")
+ALL = (*FORMATS, *OWN)
 
 
 def parts(format: str) -> tuple[Framing, Codec]:
     """The framing and codec of a format."""
-    return (JsonLines(), JsonCodec()) if format == "json" else (BinaryFrames(SEED), MsgpackCodec())
+    return new_file(format, SEED)
 
 
 @dataclass
@@ -47,11 +50,16 @@ class Maker:
     def __post_init__(self) -> None:
         self.framing, self.codec = parts(self.format)
         self.micros = T0
-        if self.format == "msgpack":
-            self.data += SEED
-            self.snapshot()
-        else:
+        self.data += SEED[: self.framing.header]
+        if self.format == "json":
             self._mark("start")
+        else:
+            self.snapshot()
+
+    @property
+    def binary(self) -> bool:
+        """Whether it is one of frames, not of lines."""
+        return self.framing.header > 0
 
     def _mark(self, kind: str) -> None:
         point = Point(len(self.data), self.rev, self.chain, deepcopy(self.state), kind, self.batches)
@@ -103,6 +111,8 @@ def foreign_payload(format: str, micros: int, diff: Any, **fields: Any) -> bytes
     payload, _ = codec.change(micros, "kanta", diff, CHAIN_START, **fields)
     if format == "json":
         return payload[:-24] + b"}"
+    if format != "msgpack":
+        return payload[:-19]
     return bytes([payload[0] - 1]) + payload[1:-19]  # one entry less in the map's header
 
 

@@ -12,10 +12,10 @@ from kantad.store.index import Index
 from kantad.store.log import open_log
 from kantad.store.recovery import recover
 from kantad.values.errors import Damaged
-from tests.store.logs import FORMATS, SEED, T0, Maker, every_kind
+from tests.store.logs import ALL, SEED, T0, Maker, every_kind
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=ALL)
 def log(request: pytest.FixtureRequest) -> Maker:
     made = every_kind(request.param)
     made.snapshot()
@@ -71,7 +71,7 @@ def test_an_id_in_user_data_is_no_key(log: Maker) -> None:
 def flips(log: Maker, end: int, step: int = 1) -> Iterator[bytes]:
     """The log with each byte up to `end` altered in some ways, and a start still possible."""
     data = bytearray(log.data)
-    for offset in range(log.framing.header + (8 if log.format == "msgpack" else 10), end, step):
+    for offset in range(log.framing.header + (8 if log.binary else 10), end, step):
         byte = data[offset]
         for value in {byte ^ 1, byte ^ 0x20, ord("g"), 0, 0xFF, ord('"'), ord("\n")} - {byte}:
             data[offset] = value
@@ -119,7 +119,7 @@ def test_no_damage_in_the_older_part_is_a_fault_of_who_reads_it(log: Maker, tmp_
     for data in flips(log, snapshots[-1].end, 5):
         path.write_bytes(data)
         try:
-            opened, found = open_log(str(path), None, RealDisk(), T0)
+            opened, found = open_log(str(path), log.format, RealDisk(), T0)
         except Damaged:
             continue
         index = Index.at_start(opened, found)

@@ -16,7 +16,7 @@ from kantad.store.recovery import Recovered
 from kantad.values.content import same
 from kantad.values.patch import apply
 from tests.store.disks import CachingDisk, Death, FaultyDisk, FillingDisk
-from tests.store.logs import FORMATS, T0, every_kind
+from tests.store.logs import ALL, T0, every_kind
 
 ANY = ("open", "write", "pwrite", "sync", "truncate", "link", "rename", "unlink", "sync_folder")
 
@@ -86,7 +86,7 @@ class Writer:
         self.close()
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=ALL)
 def writer(request: pytest.FixtureRequest, tmp_path: Path) -> Writer:
     return Writer(tmp_path / "data.kantadb", request.param)
 
@@ -229,7 +229,7 @@ def test_any_subset_of_unsynced_sectors_for_long(writer: Writer) -> None:
 class TestTornTails:
     """A torn tail is cut off and kept aside, byte for byte."""
 
-    @pytest.mark.parametrize("format", FORMATS)
+    @pytest.mark.parametrize("format", ALL)
     def test_every_truncation(self, tmp_path: Path, format: str) -> None:
         log = every_kind(format)
         step = 3
@@ -238,7 +238,7 @@ class TestTornTails:
             folder.mkdir()
             path = folder / "data.kantadb"
             path.write_bytes(log.data[:size])
-            opened, found = open_log(str(path), None, RealDisk(), T0)
+            opened, found = open_log(str(path), format, RealDisk(), T0)
             opened.close()
             point = log.prefix(size + 1) if found.newline else log.prefix(size)
             assert found.rev == point.rev
@@ -248,7 +248,7 @@ class TestTornTails:
             assert [file.read_bytes() for file in aside] == ([torn] if torn else [])
             assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in aside)
             assert len(found.warnings) == len(aside)
-            again, second = open_log(str(path), None, RealDisk(), T0)
+            again, second = open_log(str(path), format, RealDisk(), T0)
             again.close()
             assert same(second.state, found.state)
             assert (second.rev, second.chain, second.warnings) == (found.rev, found.chain, [])
@@ -296,7 +296,7 @@ class TestTheFile:
         assert writer.open(RealDisk()).rev == 0
         writer.batch(1)
         writer.close()
-        log, found = open_log(str(writer.path), None, RealDisk(), T0)
+        log, found = open_log(str(writer.path), writer.format, RealDisk(), T0)
         log.close()
         assert (log.codec.name, found.rev) == (writer.format, 1)
 

@@ -15,7 +15,7 @@ from kantad.values.codec import JsonCodec
 from kantad.values.content import encode_json, same
 from kantad.values.moment import time_text
 from kantad.values.view import VALUE, View
-from tests.store.logs import FORMATS, T0, Maker, every_kind
+from tests.store.logs import ALL, T0, Maker, every_kind
 
 
 def long_log(format: str) -> Maker:
@@ -58,7 +58,7 @@ def moment(retrace: Retrace, micros: int) -> int:
     return [retrace.oldest, *retrace.moments(micros)][-1]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 @pytest.mark.parametrize("order", ["rising", "falling", "random"])
 @pytest.mark.parametrize("make", [long_log, pruned])
 def test_every_revision_in_any_order(format: str, order: str, make: Any) -> None:
@@ -73,7 +73,7 @@ def test_every_revision_in_any_order(format: str, order: str, make: Any) -> None
         assert retrace.chain == points[rev].chain
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 def test_going_on_passes_only_the_records_between(format: str) -> None:
     log = long_log(format)
     retrace = retrace_of(log)
@@ -82,7 +82,7 @@ def test_going_on_passes_only_the_records_between(format: str) -> None:
     assert len(list(retrace.steps(log.rev - 5))) == 0
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 def test_a_file_that_grew_is_followed(format: str) -> None:
     log = every_kind(format)
     retrace = retrace_of(log)
@@ -97,7 +97,7 @@ def test_a_file_that_grew_is_followed(format: str) -> None:
     assert [known.rev for known in retrace.known][-1] == log.rev - 1
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 @pytest.mark.parametrize("make", [long_log, pruned])
 def test_a_moment_is_the_last_revision_not_after_it(format: str, make: Any) -> None:
     log = make(format)
@@ -150,7 +150,7 @@ def test_what_reads_in_two_ways_is_read_as_a_start_reads_it(sign: str | None, ha
         assert state.get("unclear") == (None if rev == 1 else expected), rev
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 def test_no_flipped_bit_gives_a_wrong_value(format: str) -> None:
     log = long_log(format)
     points = {point.rev: point for point in log.points}
@@ -170,7 +170,7 @@ def test_no_flipped_bit_gives_a_wrong_value(format: str) -> None:
     assert refused > 50
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 def test_a_damaged_snapshot_is_not_begun_at(format: str) -> None:
     log = long_log(format)
     snapshots = [point for point in log.points if point.kind == "snapshot"]

@@ -1,13 +1,20 @@
 """`kantad check`: whole, torn, damaged; what it says and where."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kantad.store.beside import Picture, frame_of, put, write
+from kantad.store.disk import RealDisk
+from kantad.store.recovery import recover
 from kantad.tools import check
-from kantad.values.record import cursor
+from kantad.values.record import Kept, cursor
 from tests.store.logs import FORMATS, Maker, every_kind, parts
 from tests.tools.kit import command, flipped, stored
+
+DISK = RealDisk()
 
 
 @pytest.fixture(params=FORMATS)
@@ -135,3 +142,54 @@ def test_golden_files_are_whole(format: str) -> None:
     assert parts(format)
     for path in golden.glob(f"*.{format}.kantadb"):
         assert command(check, path).status == 0
+
+
+def test_what_stands_before_the_chain_is_not_passed_off_as_verified(tmp_path: Path) -> None:
+    for format in FORMATS:
+        log = Maker(format)
+        if format == "msgpack":
+            log.data[:] = log.data[:4]  # a file of kanta's has no snapshot at its start
+        log.foreign({"a": 1})
+        log.foreign({"b": 2})
+        ran = command(check, stored(tmp_path, log))
+        assert (ran.status, "2 unverified" in ran.out) == (0, True)
+        assert "2 records of another program, from before the hash chain begins" in ran.out
+        log.change({"c": 3})
+        assert "2 unverified" in command(check, stored(tmp_path, log)).out
+
+
+def beside_of(log: Maker, path: Path, *, state: Any = None) -> Path:
+    """The snapshot of all of a log, put beside it; perhaps with another state."""
+    found = recover(bytes(log.data), len(log.data), log.framing, log.codec)
+    picture = Picture(
+        found.state if state is None else state,
+        *(found.rev, found.chain, found.micros, found.v, found.m, found.last, Kept()),
+    )
+    put(DISK, write(DISK, str(path), frame_of(picture, log.framing, log.codec), os.stat(path)), str(path))
+    return Path(f"{path}.snapshot")
+
+
+def test_a_snapshot_beside_the_file_that_says_what_the_records_make(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    beside_of(log, path)
+    ran = command(check, path)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.endswith(f"revision {log.rev}, as the records say\n")
+
+
+def test_a_snapshot_beside_the_file_that_says_something_else_is_damage(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    beside_of(log, path, state={**log.state, "n": 7})
+    ran = command(check, path)
+    assert ran.status == 65
+    assert f"{path}.snapshot is damaged" in ran.err
+    assert f"delete {path}.snapshot" in ran.err
+
+
+def test_a_snapshot_beside_the_file_that_is_not_used_is_told_of(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    beside = beside_of(log, path)
+    beside.write_bytes(beside.read_bytes()[:-4])
+    ran = command(check, path)
+    assert (ran.status, ran.err) == (0, "")
+    assert f"warning: {path}.snapshot is not used: " in ran.out

@@ -1,7 +1,5 @@
 """`kantad compact`: what is older goes into a database of its own, and at every moment there is a whole file."""
 
-import contextlib
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from kantad.store.retrace import Retrace
 from kantad.tools import check, compact
 from kantad.values.content import same
 from kantad.values.record import CHAIN_START
-from tests.store.disks import Death, FaultyDisk, FillingDisk
 from tests.store.logs import FORMATS, T0, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, broken, command, stored
 
@@ -218,78 +215,14 @@ class TestKantasRecords:
         assert state_at(path, 2) == (log.chain, {"a": {"x": 1}, "b": "$5"})
 
 
-class TestFaults:
-    """Whatever fails and whenever it stops, the file is the original or the result; nothing is left in the end."""
-
-    def results(self, log: Maker, tmp_path: Path) -> tuple[Path, bytes, FaultyDisk]:
-        path, disk = stored(tmp_path, log), FaultyDisk()
-        assert command(compact, path, "--retain", "4r", disk=disk).status == 0
-        archive = next(each for each in others(path))
-        kept = archive.read_bytes()
-        archive.unlink()
-        return path, kept, disk
-
-    @pytest.mark.parametrize("fault", ["death", "late death"])
-    def test_it_may_die_at_every_call(self, log: Maker, tmp_path: Path, fault: str) -> None:
-        path, archive, counted = self.results(log, tmp_path)
-        outcomes = set()
-        for at in range(counted.count):
-            path.write_bytes(bytes(log.data))
-            with contextlib.suppress(Death):  # one that finds nothing to remove is not done, so there is no after it
-                command(compact, path, "--retain", "4r", disk=FaultyDisk(fault, at))
-                assert (fault, counted.log[at]) == ("late death", "unlink")
-            opened, found = open_log(str(path), None, RealDisk(), 0)
-            opened.close()
-            assert (found.rev, found.chain, found.torn) == (log.rev, log.chain, 0)
-            assert same(found.state, log.state)
-            assert found.oldest in (0, log.rev - 4)
-            assert command(check, path).status == 0
-            outcomes.add(found.oldest)
-            kept = others(path)
-            if found.oldest:
-                assert [each.read_bytes() for each in kept] == [archive], (at, counted.log[at])
-            for each in kept:
-                assert each.read_bytes() == archive
-                each.unlink()
-        assert outcomes == {0, log.rev - 4}
-
-    def test_every_call_may_fail(self, log: Maker, tmp_path: Path) -> None:
-        path, _, counted = self.results(log, tmp_path)
-        for at in range(counted.count):
-            path.write_bytes(bytes(log.data))
-            disk = FaultyDisk(errno.EIO, at)
-            ran = command(compact, path, "--retain", "4r", disk=disk)
-            name = counted.log[at]
-            assert ran.status in (0, 74), (name, ran)
-            if "as it was" in ran.err:
-                assert path.read_bytes() == log.data
-                assert [each for each in others(path) if "@" in each.name] == []
-            assert range_of(path)[1] == log.rev
-            assert command(check, path).status == 0
-            for each in others(path):
-                each.unlink()
-
-    def test_the_disk_may_be_full_at_every_write(self, log: Maker, tmp_path: Path) -> None:
-        path, _, counted = self.results(log, tmp_path)
-        full = 0
-        for at in range(counted.log.count("write")):
-            path.write_bytes(bytes(log.data))
-            ran = command(compact, path, "--retain", "4r", disk=FillingDisk(errno.ENOSPC, at))
-            assert ran.status == 74
-            assert "No space left" in ran.err
-            assert path.read_bytes() == log.data
-            assert others(path) == []
-            full += 1
-        assert full >= 3
-
-    def test_what_a_killed_one_left_is_removed_by_the_next_start(self, log: Maker, tmp_path: Path) -> None:
-        path = stored(tmp_path, log)
-        left = tmp_path / "data.kantadb.compacting.new-4194999"
-        left.write_bytes(b"half")
-        opened, found = open_log(str(path), None, RealDisk(), 0)
-        opened.close()
-        assert not left.exists()
-        assert "compacting.new-4194999" in found.warnings[-1]
+def test_what_a_killed_one_left_is_removed_by_the_next_start(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    left = tmp_path / "data.kantadb.compacting.new-4194999"
+    left.write_bytes(b"half")
+    opened, found = open_log(str(path), None, RealDisk(), 0)
+    opened.close()
+    assert not left.exists()
+    assert "compacting.new-4194999" in found.warnings[-1]
 
 
 def test_an_empty_database_has_nothing_to_drop(tmp_path: Path) -> None:

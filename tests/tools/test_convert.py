@@ -1,7 +1,5 @@
 """`kantad convert`: there and back the same, kanta's dialects made one, at every moment no file or the whole one."""
 
-import contextlib
-import errno
 import json
 import random
 import shutil
@@ -25,7 +23,6 @@ from kantad.values.diff import SAME, difference
 from kantad.values.framing import Frame
 from kantad.values.moment import micros_of
 from kantad.values.record import Change
-from tests.store.disks import Death, FaultyDisk, FillingDisk
 from tests.store.logs import FORMATS, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, broken, command, stored
 from tests.values.documents import TEXTS
@@ -304,32 +301,6 @@ class TestRefusals:
             source = stored(tmp_path, Maker(format))
             converted(source, tmp_path / f"{format}.new")
             assert states(tmp_path / f"{format}.new") == [{}]
-
-
-class TestFaults:
-    def test_it_may_die_at_every_call(self, log: Maker, tmp_path: Path) -> None:
-        source, target, counted = stored(tmp_path, log), tmp_path / "new.kantadb", FaultyDisk()
-        assert command(convert, source, target, disk=counted).status == 0
-        expected = changes(target)
-        for at in range(counted.count):
-            for fault in ("death", "late death"):
-                target.unlink(missing_ok=True)
-                with contextlib.suppress(Death):
-                    command(convert, source, target, disk=FaultyDisk(fault, at))
-                    assert counted.log[at] == "unlink"
-                assert source.read_bytes() == log.data
-                if target.exists():
-                    assert changes(target) == expected
-
-    def test_every_call_may_fail(self, log: Maker, tmp_path: Path) -> None:
-        source, target, counted = stored(tmp_path, log), tmp_path / "new.kantadb", FaultyDisk()
-        command(convert, source, target, disk=counted)
-        for at in range(counted.count):
-            for disk in (FaultyDisk(errno.EIO, at), FillingDisk(errno.ENOSPC, at)):
-                target.unlink(missing_ok=True)
-                ran = command(convert, source, target, disk=disk)
-                assert ran.status in (0, 74), ran
-                assert source.read_bytes() == log.data
 
 
 def test_a_file_that_is_written_to_meanwhile_is_converted_as_of_a_moment(log: Maker, tmp_path: Path) -> None:

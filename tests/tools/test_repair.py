@@ -1,6 +1,5 @@
 """`kantad repair`: cut or adopt, a copy kept, the original or the result at every moment."""
 
-import errno
 import os
 import stat
 from pathlib import Path
@@ -13,7 +12,7 @@ from kantad.tools import check, repair
 from kantad.values.content import encode_msgpack, same
 from kantad.values.errors import Damaged
 from kantad.values.moment import datetime_of
-from tests.store.disks import Death, FaultyDisk, KeepingDisk
+from tests.store.disks import KeepingDisk
 from tests.store.logs import FORMATS, Maker, every_kind, foreign_payload
 from tests.tools.kit import Ran, broken, command, flipped, stored
 
@@ -241,45 +240,6 @@ def test_changes_that_do_not_fit_are_left_out(log: Maker, tmp_path: Path) -> Non
     ran = mended(path, "--adopt")
     assert "1 did not fit" in ran.out
     assert same(state_of(path)[1], {**log.points[-4].state, "z": 9})
-
-
-@pytest.mark.parametrize("flags", [[], ["--adopt"]])
-@pytest.mark.parametrize("fault", ["death", "late death", errno.ENOSPC, errno.EIO])
-def test_the_original_or_the_result_at_every_call(
-    log: Maker, tmp_path: Path, fault: int | str, flags: list[str]
-) -> None:
-    data = flipped(log, log.points[-2].end - 9)
-    folder = tmp_path / "whole"
-    folder.mkdir()
-    counting = FaultyDisk()
-    command(repair, stored(folder, log, data), *flags, disk=counting)
-    result = (folder / "data.kantadb").read_bytes()
-    for at in range(counting.count):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        path = stored(folder, log, data)
-        try:
-            ran = command(repair, path, *flags, disk=FaultyDisk(fault, at))
-            assert ran.status in (0, 74)
-        except Death:
-            pass
-        assert path.read_bytes() in (data, result)
-        assert command(repair, path, *flags).status == 0
-        assert path.read_bytes() == result
-
-
-@pytest.mark.parametrize("flags", [[], ["--adopt"]])
-@pytest.mark.parametrize("call", ["open", "write", "sync", "chmod", "rename"])
-def test_a_repair_that_finds_no_room_leaves_nothing_behind(
-    log: Maker, tmp_path: Path, call: str, flags: list[str]
-) -> None:
-    path = stored(tmp_path, log, flipped(log, log.points[-2].end - 9))
-    before = path.read_bytes()
-    ran = command(repair, path, *flags, disk=FaultyDisk(errno.ENOSPC, 1 if call == "open" else 0, (call,)))
-    assert ran.status == 74
-    assert "No space left" in ran.err
-    assert os.listdir(tmp_path) == [path.name]
-    assert path.read_bytes() == before
 
 
 def test_the_result_has_the_mode_of_the_original(log: Maker, tmp_path: Path) -> None:

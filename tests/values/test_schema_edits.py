@@ -9,6 +9,7 @@ import pytest
 from msgspec import Meta
 from msgspec import inspect as types
 
+from kantad.values.content import MISSING
 from kantad.values.diff import SAME
 from kantad.values.effect import effect
 from kantad.values.errors import Problem
@@ -255,16 +256,19 @@ SHORT: dict[str, Any] = {
     "anything": {"x": 1},
 }
 
-TAKEN: list[tuple[tuple[str, ...], str, Any, bool]] = [
+TAKEN: list[tuple[tuple[str, ...], str, Any, bool | str]] = [  # or what is stored instead
     ((), "n", 5, True),
     ((), "n", -5, False),
     ((), "f", 5, False),  # it is stored as 5.0
     ((), "f", 5.5, True),
     ((), "at", "2026-06-02T00:00:00Z", True),
-    ((), "at", "2026-06-02T00:00:00+00:00", False),
+    ((), "at", "2026-06-02T00:00:00+00:00", "2026-06-02T00:00:00Z"),
+    ((), "at", "2026-06-01T00:00:00+00:00", "2026-06-01T00:00:00Z"),  # as it is already
+    ((), "at", "2026-06-02T01:00:00+01:00", True),
     ((), "at", None, True),
     ((), "who", "no", False),
     ((), "who", ID, True),
+    ((), "who", ID.replace("-", ""), ID),
     ((), "nope", 1, False),
     ((), "counts", 1, False),
     (("counts",), "a", 2, True),
@@ -285,25 +289,30 @@ TAKEN: list[tuple[tuple[str, ...], str, Any, bool]] = [
 
 @pytest.mark.parametrize(("path", "key", "value", "taken"), TAKEN)
 def test_a_scalar_that_is_stored_as_it_is_is_taken_without_ceremony(
-    path: tuple[str, ...], key: str, value: Any, taken: bool
+    path: tuple[str, ...], key: str, value: Any, taken: bool | str
 ) -> None:
     schema = Schema(Short)
     target: Any = SHORT
     for segment in path:
         target = target.get(segment, {}) if isinstance(target, dict) else {}
-    assert schema.takes(SHORT, path, target, key, value) is taken
-    if taken and key in target:
-        assert schema.fitted_at(SHORT, path, target, {key: value}) == (target, {key: value})
+    stored = taken if isinstance(taken, str) else value if taken else MISSING
+    assert schema.kept(SHORT, path, target, key, value) == stored
+    if stored is not MISSING and key in target:
+        asis = target[key] == stored and stored is not value
+        assert schema.fitted_at(SHORT, path, target, {key: value}) == (target, SAME if asis else {key: stored})
 
 
 def test_in_messagepack_times_are_stored_and_never_as_the_text_that_they_are_given_as() -> None:
     schema = Schema(Short)
     schema.bind(True)
     noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
-    assert not schema.takes(SHORT, (), SHORT, "at", "2026-06-01T12:00:00Z")
+    for text in ("2026-06-01T12:00:00Z", "2026-06-01T14:00:00+02:00"):
+        assert schema.kept(SHORT, (), SHORT, "at", text) == noon
+    assert schema.kept(SHORT, (), SHORT, "at", noon) == noon
+    assert schema.kept(SHORT, (), SHORT, "at", "noon") is MISSING
     assert schema.fitted(SHORT, {"at": "2026-06-01T12:00:00Z"}) == {"at": noon}
     assert schema.fitted(SHORT, {"at": noon}) == {"at": noon}
-    assert not schema.takes(SHORT, (), SHORT, "who", noon)
+    assert schema.kept(SHORT, (), SHORT, "who", noon) is MISSING
     with pytest.raises(Problem):
         schema.fitted(SHORT, {"who": noon})
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from kantad.values.content import MISSING, same
 from kantad.values.diff import SAME
@@ -13,7 +14,18 @@ from kantad.values.effect import effect
 from kantad.values.errors import Problem
 from kantad.values.patch import apply
 from kantad.values.pointer import overlap
-from kantad.values.touch import Watch, meeting, meets, rooted_at, touched, tree_of, tree_of_paths
+from kantad.values.touch import (
+    MOST_DEPTH,
+    MOST_PATHS,
+    Touches,
+    Watch,
+    meeting,
+    meets,
+    rooted_at,
+    touched,
+    tree_of,
+    tree_of_paths,
+)
 from tests.values.documents import nonsense, patched, patched_objects
 
 Path = tuple[str, ...]
@@ -167,3 +179,40 @@ def test_many_watched_paths_cost_what_a_patch_shares_with_them() -> None:
     for number in range(20_000):
         assert watch.take({"users": {f"v{number}": 1}}) == []
     assert time.perf_counter() - started < 10  # against every path it is minutes
+
+
+@given(st.lists(patched_objects, min_size=1, max_size=8))
+def test_of_changes_that_are_noted_together_those_are_found_that_meet_a_path(cases: list[tuple[Any, Any]]) -> None:
+    patches = [patch for case in cases if (patch := _effect(case)) is not SAME]
+    touches = Touches(enumerate(patches, 1))
+    paths = {(), ("no such key",), *(path[:end] for patch in patches for path in touched(patch) for end in range(9))}
+    small = {rev for rev, patch in enumerate(patches, 1) if len(list(touched(patch))) <= MOST_PATHS}
+    for path in paths:
+        met = [rev for rev, patch in enumerate(patches, 1) if meets(patch, path)]
+        found = touches.between(path, 1, len(patches))
+        assert set(met) <= set(found)
+        assert found == sorted(set(found))
+        if len(path) <= MOST_DEPTH:
+            assert [rev for rev in found if rev in small] == [rev for rev in met if rev in small]
+        assert touches.between(path, 2, 3) == [rev for rev in found if 2 <= rev <= 3]
+
+
+def _effect(case: tuple[Any, Any]) -> Any:
+    try:
+        return effect(*case, 64)
+    except Problem:
+        return SAME
+
+
+def test_what_is_noted_of_a_change_is_bounded() -> None:
+    wide = {"users": {f"u{number}": number for number in range(100_000)}}
+    deep: Any = 1
+    for number in range(50):
+        deep = {f"k{number}": deep}
+    touches = Touches([(5, wide), (6, deep), (7, {"a": 1})])
+    assert touches.top.revs == [5]
+    assert list(touches.top.below) == ["k49", "a"]
+    assert touches.between(("a",), 5, 7) == [5, 7]
+    assert touches.between(tuple(f"k{number}" for number in range(49, 29, -1)), 5, 7) == [5, 6]
+    assert touches.between(tuple(f"k{number}" for number in range(49, 41, -1)), 5, 7) == [5, 6]
+    assert touches.between(("k49", "x"), 5, 7) == [5]

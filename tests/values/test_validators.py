@@ -76,7 +76,7 @@ def test_a_part_may_be_had_as_a_typed_copy() -> None:
         view["users"].typed(User)
 
 
-def refused(error: Exception, *touched: tuple[str, ...]) -> tuple[str, str]:
+def refused(error: BaseException, *touched: tuple[str, ...]) -> tuple[str, str]:
     def check(state: Any, paths: Any) -> None:
         assert paths == touched
         raise error
@@ -94,6 +94,7 @@ def test_a_refusal_has_the_reason_and_the_path_that_all_touched_paths_share() ->
     assert refused(ValueError("no"), ("a", "b"), ("a", "b", "d")) == ("no", "/a/b")
     assert refused(ValueError("no"), ("a",), ("b",)) == ("no", "")
     assert refused(ValueError(), ("a",)) == ("ValueError: ", "/a")
+    assert refused(SystemExit(3), ("a",)) == ("SystemExit: 3", "/a")  # it would end the server
     assert refused(KeyError("x"), ("a",)) == ("KeyError: 'x'", "/a")
 
 

@@ -3,12 +3,17 @@
 import asyncio
 import os
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kantad.values.record import cursor
 from kantad.values.retention import retention
-from tests.serving import Got, Serving
+from tests.engine.engine_kit import LeverDisk
+from tests.serving import TIMEOUT, Got, Serving, request
+from tests.web.backup_kit import Slow, fill, held_against, opened
 from tests.web.stream_kit import Feed
 from tests.web.ws_kit import Peer
 
@@ -98,3 +103,91 @@ async def test_a_full_disk_is_507_and_changes_nothing(serving: Serving) -> None:
     assert serving.mark() == before
     assert os.listdir(os.path.dirname(serving.path)) == ["data.kantadb"]
     await serving.put("/n", 1)
+
+
+class Swapped(LeverDisk):
+    """Tells when a swap is about to rename, and when it has renamed; each waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = Gate(), Gate()
+
+    def rename(self, source: str, target: str) -> None:
+        self.before.wait()
+        super().rename(source, target)
+        self.after.wait()
+
+
+class Gate:
+    """Where a thread waits until the loop lets it through."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(TIMEOUT)
+
+    async def until_reached(self) -> None:
+        assert await asyncio.to_thread(self.reached.wait, TIMEOUT)
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+async def test_a_backup_in_a_swap_is_the_old_file_or_the_new_one(
+    unstarted: Serving, tmp_path: Path, format: str
+) -> None:
+    """As of the newest durable revision: until the loop knows the new file it is the old one, which lacks nothing."""
+    disk = unstarted.disk = Swapped()
+    await unstarted.start(format=format)
+    await fill(unstarted.engine, 8)
+    marks = await filled(unstarted, 60)
+    old = Path(unstarted.path).read_bytes()
+    slow = await Slow.ask(unstarted, request("GET", "/v1/backup", None, "Connection: close"))
+    compacting = asyncio.create_task(apart(unstarted, "POST", "/v1/compact", b'{"retain":"20r"}'))
+    waiting: list[asyncio.Task[Got]] = []
+    for gate in (disk.before, disk.after):
+        await gate.until_reached()
+        waiting.append(asyncio.create_task(apart(unstarted, "PUT", "/v1/data/late", b"%d" % len(waiting))))
+        got = await unstarted.ask("GET", "/v1/backup")
+        assert (got.body, got.headers["kanta-cursor"]) == (old, marks[-1])
+        gate.opened.set()
+    assert (await compacting).json["oldest"] == 48
+    got = await unstarted.ask("GET", "/v1/backup")
+    found = held_against(unstarted, got, tmp_path / "new.copy")
+    assert (found.oldest, found.rev) == (48, int(got.headers["kanta-revision"]))
+    assert {(await task).status for task in waiting} == {200}
+    assert await slow.rest() == old
+    assert opened(tmp_path / "old.copy", old).rev == 68
+    held_against(unstarted, await unstarted.ask("GET", "/v1/backup"), tmp_path / "later.copy")
+
+
+async def apart(serving: Serving, method: str, target: str, body: bytes) -> Got:
+    """A request on a connection of its own."""
+    wire = await serving.connect()
+    wire.send(request(method, target, body))
+    return await wire.answer()
+
+
+async def test_backups_while_it_is_compacted_again_and_again_are_all_whole(serving: Serving, tmp_path: Path) -> None:
+    await filled(serving, 60)
+    enough = asyncio.Event()
+    backups = [asyncio.create_task(keep_backing_up(serving, tmp_path / f"{i}.copy", enough)) for i in range(3)]
+    for number in range(4):
+        await filled(serving, 20)
+        assert (await compact(serving, "none", archive=bool(number % 2))).status == 200
+    enough.set()
+    assert all([await task > 1 for task in backups])
+
+
+async def keep_backing_up(serving: Serving, path: Path, enough: asyncio.Event) -> int:
+    """Make one backup after another, each of which must be the database that it says; how many there were."""
+    wire, count = await serving.connect(), 0
+    while not enough.is_set():
+        wire.send(request("GET", "/v1/backup"))
+        got = await wire.answer()
+        assert got.status == 200
+        found = opened(path, got.body)
+        assert cursor(found.rev, found.chain) == got.headers["kanta-cursor"]
+        path.unlink()
+        count += 1
+    return count

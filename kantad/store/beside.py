@@ -1,0 +1,270 @@
+"""The snapshot beside the file: `<db>.snapshot`, a kantadb file of its own that holds one snapshot record.
+
+It is a cache, so that a start need not replay a long log whose snapshots would take long to write into it.
+Its record begins with `at`, the offset in the log where the last change in it stands. It is of use for a log that
+has a change there which says the same chain value: a chain value tells one history from all others, so the
+records behind it are the ones that are missing. Everything else is passed over, and the log read as if there
+were no such file: one that is torn or altered (its checksum), of another database or another history, ahead of
+the log (records were cut off), of a log whose offsets moved (compacted, repaired), or older than a snapshot in it.
+
+Where records of another program stand behind it, it is passed over as well: how these are read may depend
+on what stands before them. Read by `log`, by the process that makes the next one (`tools.snapshot`), by `check`
+and by who replays the past. Blocking.
+"""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from kantad.store.disk import Disk, make_alike, write_all
+from kantad.store.recovery import Recovered, recover
+from kantad.store.replay import Start
+from kantad.values.codec import Codec, is_whole_snapshot
+from kantad.values.errors import Damaged
+from kantad.values.framing import BinaryFrames, Frame, Framing
+from kantad.values.moment import micros_of
+from kantad.values.record import DECODE_ERRORS, Kept, SnapshotBeside, SnapshotHead
+
+PART: Final = 1 << 20  # bytes written, and synced, at once: a long sync would hold up other files' syncs
+_BEGINNING = re.compile(rb'SNAPSHOT \{"at":|(....)\1.{12}[\x80-\x8f]\xa2at', re.DOTALL)
+
+
+class Unusable(Exception):
+    """The file beside is none that the log can be read on from, and why."""
+
+
+def beside(path: str) -> str:
+    """Where the snapshot beside a database file is."""
+    return f"{path}.snapshot"
+
+
+def temporary_name(path: str) -> str:
+    """Where this process writes the next one; `disk.remove_leftovers` knows it."""
+    return f"{beside(path)}.new-{os.getpid()}"
+
+
+# -- reading
+
+
+def recover_from(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Recovered:
+    """What the first `end` bytes of the database file at a path hold, read on from the snapshot beside it
+    where that is of use; raises `Damaged`."""
+    why = ""
+    try:
+        found = _read_on(path, buffer, end, framing, codec)
+        if found is not None:
+            return found
+    except Unusable as error:
+        why = str(error)
+    found = recover(buffer, end, framing, codec)
+    if why:
+        found.warnings.append(f"the snapshot {beside(path)} is not used: {why}")
+    return found
+
+
+def _read_on(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Recovered | None:
+    """The same, where the snapshot beside the file is of use; None where it is not, and where there is none."""
+    start = read(path, buffer, end, framing, codec)
+    if start is None:
+        return None
+    try:
+        found = recover(buffer, end, framing, codec, start)
+    except Damaged:  # or the whole log says so, too
+        raise Unusable("what stands behind it in the log does not follow from it") from None
+    return found if not found.beside or found.hashed == found.replayed else None
+
+
+def read(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Start | None:
+    """The snapshot beside a file, whole, and of the log that these bytes are; None if there is none.
+
+    Raises `Unusable`.
+    """
+    payload = _payload(path, framing)
+    if payload is None:
+        return None
+    snapshot = _whole(payload, codec, SnapshotBeside)
+    last, place = _placed(snapshot, buffer, end, framing, codec)
+    return Start(snapshot, last, place, len(payload))
+
+
+class Known(NamedTuple):
+    """A snapshot: its revision, the time of that in microseconds, where the log is read on from it.
+
+    With `chain`, the chain value there, it stands beside the file; else at that place.
+    """
+
+    rev: int
+    micros: int
+    place: int
+    chain: bytes | None = None
+
+
+def known(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Known | None:
+    """Of which revision the snapshot beside a file is, if there is one of use; costs a tenth of reading it."""
+    try:
+        payload = _payload(path, framing)
+        if payload is None:
+            return None
+        head = _whole(payload, codec, SnapshotHead)
+        place = _placed(head, buffer, end, framing, codec)[1]
+        return Known(head.r, micros_of(head.ts), place, bytes.fromhex(head.h))
+    except Unusable:
+        return None
+
+
+def _payload(path: str, framing: Framing) -> bytes | None:
+    """The record in it. Read, not mapped: whoever cuts it short must not end us."""
+    try:
+        with open(beside(path), "rb") as file:
+            data = file.read(64)
+            if not _BEGINNING.match(data):
+                raise Unusable("it is none that was made to stand beside a file")
+            data += file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unusable(error.strerror or str(error)) from None
+    if isinstance(framing, BinaryFrames):
+        framing = BinaryFrames(data[:4])
+    frame = framing.next(data, framing.header, len(data)) if len(data) > framing.header else None
+    if not isinstance(frame, Frame) or not frame.snapshot or frame.end != len(data):
+        raise Unusable("it is not one whole snapshot")
+    return frame.payload
+
+
+def _whole(payload: bytes, codec: Codec, kind: type[Any]) -> Any:
+    try:
+        snapshot: SnapshotBeside | SnapshotHead = codec.decode(payload, kind)
+    except DECODE_ERRORS:
+        raise Unusable("it does not decode") from None
+    if snapshot.h is None or snapshot.s is None or not is_whole_snapshot(codec, payload, snapshot):
+        raise Unusable("its checksum does not match")
+    return snapshot
+
+
+def _placed(
+    head: SnapshotBeside | SnapshotHead, buffer: Any, end: int, framing: Framing, codec: Codec
+) -> tuple[int, int]:
+    """Where the last change in it begins and ends in the log."""
+    at = head.at
+    if at is None or not framing.header <= at < end:
+        raise Unusable("the log ends before it: it was cut short, or is another one")
+    frame = framing.next(buffer, at, end)
+    if not isinstance(frame, Frame) or frame.start != at or not says(codec, frame, head.h):
+        raise Unusable("what it holds is not what stands in this log")
+    return at, frame.end
+
+
+def says(codec: Codec, frame: Frame, digits: str | None) -> bool:
+    """Whether a record is a change with this chain value in it."""
+    if frame.snapshot or len(codec.hashed(frame.payload)) == len(frame.payload):
+        return False
+    try:
+        return codec.chain_in(frame.payload).hex() == digits
+    except ValueError:
+        return False
+
+
+# -- writing
+
+
+class Picture(NamedTuple):
+    """A state to be written beside its log: what `recover` finds, where `last` is not -1, and the window."""
+
+    state: dict[str, Any]
+    rev: int
+    chain: bytes
+    micros: int
+    v: int
+    m: int | None
+    last: int
+    kept: Kept
+
+
+def frame_of(picture: Picture, framing: Framing, codec: Codec) -> tuple[bytes, bytes]:
+    """The two parts of the file: what stands before the record, and the record."""
+    payload = codec.snapshot(
+        *(picture.micros, picture.state, picture.rev, picture.chain),
+        v=picture.v,
+        m=picture.m,
+        kept=picture.kept if picture.kept.ids else None,
+        at=picture.last,
+    )
+    head = b""
+    if isinstance(framing, BinaryFrames):
+        framing = BinaryFrames(os.urandom(4))
+        head = framing.seed
+    return head, framing.frame(payload, framing.header, True)
+
+
+def write(
+    disk: Disk,
+    path: str,
+    parts: tuple[bytes, bytes],
+    model: os.stat_result,
+    pace: Callable[[], None] | None = None,
+) -> str:
+    """Write a file beside `path` under its temporary name, synced, with the owner and mode of another.
+
+    `pace` is called before each MiB, which is synced by itself then. Returns the name. Raises OSError, and what
+    `pace` raises, and then there is no file.
+    """
+    name = temporary_name(path)
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(name)
+    fd = disk.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        try:
+            make_alike(disk, model, fd)
+            for piece in _pieces(parts):
+                if pace is not None:
+                    pace()
+                write_all(disk, fd, piece)
+                if pace is not None:
+                    disk.sync(fd)
+            disk.sync(fd)
+        finally:
+            disk.close(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk.unlink(name)
+        raise
+    return name
+
+
+def _pieces(parts: tuple[bytes, bytes]) -> Iterator[bytes | memoryview]:
+    if parts[0]:
+        yield parts[0]
+    with memoryview(parts[1]) as view:
+        for start in range(0, len(view), PART):
+            with view[start : start + PART] as piece:
+                yield piece
+
+
+def put(disk: Disk, temporary: str, path: str) -> None:
+    """Put a written one in its place, durably; for who holds the lock on the database. Raises OSError."""
+    disk.rename(temporary, beside(path))
+    disk.sync_folder(os.path.dirname(path) or ".")
+
+
+def refuse_to_replace(path: str) -> None:
+    """Raise FileExistsError where what stands beside a file is something that was not made by us."""
+    try:
+        with open(beside(path), "rb") as file:
+            head = file.read(64)
+    except FileNotFoundError:
+        return
+    if head.strip(b"\0") and not _BEGINNING.match(head):
+        why = "there is a file of that name which is no snapshot of the server's; move it away"
+        raise FileExistsError(errno.EEXIST, why, beside(path))
+
+
+def remove(disk: Disk, path: str) -> None:
+    """Remove the one beside a file, if it is ours: it is of no use any more. For who holds the lock."""
+    with contextlib.suppress(OSError):
+        refuse_to_replace(path)
+        if os.path.lexists(beside(path)):
+            disk.unlink(beside(path))
