@@ -30,7 +30,7 @@ from kantad.config import COMMANDS, Config, UsageError, environment, load, unkno
 from kantad.engine.engine import Engine
 from kantad.engine.memory import return_large_blocks
 from kantad.engine.opening import open_engine
-from kantad.logs import escaped, set_up
+from kantad.logs import escaped, open_closed_streams, set_up
 from kantad.store.imported import CodeError, resolver
 from kantad.store.log import Broken, Locked, NoRoom, NotOurs
 from kantad.store.migrations import Failed, Migrations
@@ -58,6 +58,7 @@ DISK_FAILED: Final = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 def main() -> None:
     """The console script."""
+    open_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 

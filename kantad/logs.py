@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -14,6 +15,22 @@ LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggin
 def escaped(text: str) -> str:
     """The text with control, C1 and bidirectional characters written as escapes."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def open_closed_streams() -> None:
+    """Put nothing (/dev/null) in place of a closed stdin, stdout or stderr (`>&-`), which Python has as None.
+
+    Else the next file or socket would get that descriptor, and what is printed would go into it: to be called before
+    anything is opened.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8"))
 
 
 class TextFormatter(logging.Formatter):

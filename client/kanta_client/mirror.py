@@ -288,7 +288,7 @@ class Mirror(Generic[T]):
 
     def failed(self, error: KantaError) -> None:
         """See `Taker`."""
-        if not isinstance(error, Closed):
+        if self._filled and not isinstance(error, Closed):  # else who enters it is told
             fault = None if isinstance(error, Refused) else error.__cause__
             logger.error("the mirror of %r has ended: %s", self.path, error, exc_info=fault)
             self._channel.dead.add(self)

@@ -5,26 +5,13 @@ import sys
 from argparse import Namespace
 
 from kantactl.arguments import parser
+from kantad.logs import open_closed_streams
 
 
 def main() -> None:
     """The console script."""
-    _open_what_is_closed()
+    open_closed_streams()
     sys.exit(run(sys.argv[1:]))
-
-
-def _open_what_is_closed() -> None:
-    """Put nothing (/dev/null) in place of a closed stdin, stdout or stderr (`>&-`), which is None to Python.
-
-    Else a socket would get that descriptor, and what is printed would go to the server.
-    """
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != descriptor:
-                os.dup2(opened, descriptor)
-                os.close(opened)
-            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8"))
 
 
 def run(arguments: list[str]) -> int:

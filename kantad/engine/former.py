@@ -94,8 +94,14 @@ class Former:
         self.turn = asyncio.Lock()
 
     async def show(self, when: str | int, path: Path, view: View = VALUE) -> Earlier:
-        """What a path showed at a revision or cursor; raises `Problem`."""
+        """What a path showed at a revision or cursor; raises `Problem`.
+
+        A revision that its writer may know already, and readers not yet, is waited for.
+        """
         rev, digits = parse_cursor(when, "rev")
+        engine = self.engine
+        if engine.visible.rev < rev <= engine.rev:
+            await engine.settled(None, rev)
         self._check(rev, digits is not None)
         earlier = self._present(rev, path, view)
         if earlier is None:

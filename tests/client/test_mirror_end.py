@@ -144,7 +144,7 @@ async def test_a_search_that_is_not_over_settles_nothing() -> None:
     await channel.close()
 
 
-async def test_one_subscription_too_many_is_told_and_the_others_go_on() -> None:
+async def test_one_subscription_too_many_is_told_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     log, line, channel = await follow()
     async with mirror(channel) as copy:
         await subs(line, log)
@@ -156,4 +156,6 @@ async def test_one_subscription_too_many_is_told_and_the_others_go_on() -> None:
         log.more(line)
         await copy.at_least(1)
         assert (channel.state, copy.live) == ("connected", True)
+    assert "stale" not in line.states
+    assert not caplog.records  # who entered it was told
     await channel.close()

@@ -1,5 +1,6 @@
 """Reads of the past: `rev` and `at`."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from kantad.values.content import MISSING, decode_json, encode_json, same
 from kantad.values.moment import time_text
 from kantad.values.pointer import format_url, lookup
 from tests.engine.engine_kit import START
-from tests.serving import Serving
+from tests.serving import Got, Serving
 from tests.store.logs import Maker
 from tests.web.history_kit import KEYS, History
 
@@ -151,17 +152,48 @@ async def test_keys_of_the_past_come_in_pages(serving: Serving) -> None:
     assert msgspec.msgpack.decode(packed.body) == {"type": "array", "size": 2}
 
 
-async def test_under_durable_a_revision_is_not_reached_before_it_is_synced(serving: Serving) -> None:
+async def apart(serving: Serving, target: str) -> Got:
+    """What a read gets, over a connection of its own."""
+    wire = await serving.connect()
+    wire.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    got = await wire.answer()
+    await wire.close()
+    return got
+
+
+async def test_under_durable_a_revision_is_waited_for_until_it_is_synced(serving: Serving) -> None:
     await serving.put("/x", 1)
     serving.disk.hold()
     wire = await serving.connect()
     wire.send(b"PUT /v1/data/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n2")
     await serving.disk.until_syncing()
-    assert (await serving.ask("GET", "/v1/data/x?rev=2")).code == "unknown_revision"
+    reads = [asyncio.create_task(apart(serving, f"/v1/{kind}/x?rev=2")) for kind in ("data", "keys")]
     assert (await serving.ask("GET", "/v1/data/x?rev=1")).json == 1
+    assert (await serving.ask("GET", "/v1/data/x?rev=3")).code == "unknown_revision"
+    assert not any(read.done() for read in reads)
     serving.disk.release()
     assert (await wire.answer()).status == 200
-    assert (await serving.ask("GET", "/v1/data/x?rev=2")).json == 2
+    assert [(await read).json for read in reads] == [2, {"type": "number"}]
+
+
+async def test_a_revision_that_was_told_before_it_was_safe_can_be_read_at_once(serving: Serving) -> None:
+    for number in range(20):
+        told = (await serving.ask("PUT", "/v1/data/x?ack=applied", number)).json
+        assert (await serving.ask("GET", f"/v1/data/x?rev={told['cursor']}")).json == number
+
+
+async def test_a_revision_that_is_taken_back_is_never_shown(serving: Serving) -> None:
+    await serving.put("/x", 1)
+    serving.disk.hold()
+    told = (await serving.ask("PUT", "/v1/data/x?ack=applied", 2)).json
+    await serving.disk.until_syncing()
+    behind = (await serving.ask("PUT", "/v1/data/x?ack=applied", 3)).json
+    serving.disk.room = 10
+    read = asyncio.create_task(apart(serving, f"/v1/data/x?rev={behind['rev']}"))
+    assert (await serving.ask("GET", "/v1/data/x")).json == 1
+    serving.disk.release()
+    assert (await read).code == "storage_full"
+    assert (await serving.ask("GET", f"/v1/data/x?rev={told['rev']}")).json == 2
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
