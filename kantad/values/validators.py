@@ -85,8 +85,6 @@ class ReadOnlyList(Sequence[Any]):
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # as of a list: Python asks for it, mypy knows object's only
-
     def __repr__(self) -> str:
         return repr(self._held)
 

@@ -12,13 +12,13 @@ from kantad.store.disk import RealDisk
 from kantad.store.log import open_log
 from kantad.tools import check
 from kantad.values.content import encode_json
+from tests.crash.injected import NEEDS_STRACE
 from tests.crash.process_kit import strace
-from tests.crash.test_crash_strace import why_not
 from tests.store.logs import FORMATS, Maker, every_kind
 from tests.store.test_beside import after, put_beside
 from tests.tools.kit import command
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = NEEDS_STRACE
 
 CALLS = ["write", "fdatasync", "link", "rename", "openat", "unlink", "fsync", "flock", "fchmod", "pwrite64", "close"]
 FEW = [("fdatasync", 2), ("rename", 1), ("fsync", 1), ("fsync", 2), ("fsync", 3), ("link", 1), ("unlink", 1)]

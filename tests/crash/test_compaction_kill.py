@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,16 @@ import pytest
 from kantad.tools import check
 from kantad.values.errors import Problem
 from tests.crash.calls import Call, concerning, tracing
+from tests.crash.injected import NEEDS_STRACE, killed_meanwhile
 from tests.crash.journal import Journal
-from tests.crash.process_kit import BROKEN, LOST, OK, Answer, Ended, Process, strace
-from tests.crash.test_crash_strace import filled, why_not
+from tests.crash.process_kit import BROKEN, LOST, OK, Answer, Process
+from tests.crash.test_crash_strace import filled
 from tests.engine.compaction_kit import compacted, others
 from tests.engine.compaction_kit import filled as with_content
 from tests.engine.engine_kit import Database, proposal, write
 from tests.tools.kit import command
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = NEEDS_STRACE
 
 SECONDS = 20.0
 FORMATS = ["json", "msgpack"]
@@ -213,19 +215,11 @@ async def online_killed(path: str, journal: Journal, call: str, number: int) -> 
 
     Whether it was met. Whatever happened, the next start has all that was acknowledged.
     """
-    process = Process(path, before=strace(f"{call}:signal=KILL:when={number}"))
-    await process.spawn()
-    met = True
-    with contextlib.suppress(Ended, *LOST):
-        await process.until_ready()
-        writing = asyncio.create_task(journal.write(process))
-        compacting = asyncio.create_task(process.ask("POST", "/v1/compact", {"retain": "10r"}))
-        await asyncio.wait([compacting], timeout=15)
-        with contextlib.suppress(Ended, *LOST):
-            met = compacting.done() and compacting.result().status != 200
-        if process.running.returncode is None:
-            await process.kill()
-        await writing
+
+    def compact(process: Process) -> Awaitable[Answer]:
+        return process.ask("POST", "/v1/compact", {"retain": "10r"})
+
+    met = await killed_meanwhile(path, journal, call, number, compact)
     again = await Process(path).start()
     await journal.settle(again)
     assert await again.stop() == OK

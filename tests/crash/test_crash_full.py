@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.crash.injected import small_disk_at
 from tests.crash.journal import Journal
 from tests.crash.process_kit import OK, Client, Process, changes, records
 
@@ -18,17 +18,8 @@ from tests.crash.process_kit import OK, Client, Process, changes, records
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    where = tmp_path / "small"
-    where.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", where], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield where
-    subprocess.run(["umount", "-l", where], check=True)
+    with small_disk_at(tmp_path / "small", "256k") as where:
+        yield where
 
 
 async def until_refused(client: Client, size: int) -> int:

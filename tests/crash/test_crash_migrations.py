@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.crash.calls import WRITING, Call, concerning, tracing
+from tests.crash.injected import NEEDS_STRACE
 from tests.crash.process_kit import BROKEN, OK, USAGE, Ended, Process
-from tests.crash.test_crash_strace import why_not
 from tests.store.logs import FORMATS
 from tests.tools.jobs import ORIGINAL, RESULT, Job
 
 READY = re.compile(r"\n\d+ +write\(2<[^>]*>, \"kantad .* ready on http")
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = NEEDS_STRACE
 
 
 class Start:

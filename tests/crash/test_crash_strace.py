@@ -6,28 +6,17 @@ Needs strace and the right to trace; without them the tests are skipped and say 
 import asyncio
 import contextlib
 import os
-import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.crash.injected import NEEDS_STRACE
 from tests.crash.journal import Journal
 from tests.crash.process_kit import BROKEN, LOST, OK, Ended, Process, changes, strace
 
-
-def why_not() -> str:
-    """Why nothing can be injected here, or the empty string."""
-    if shutil.which("strace") is None:
-        return "strace is not installed"
-    command = [*strace("getppid:error=EPERM"), "true"]
-    found = subprocess.run(command, capture_output=True, timeout=20, check=False)
-    return "" if found.returncode == 0 else f"strace may not trace here: {found.stderr.decode()[:100]}"
-
-
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = NEEDS_STRACE
 
 CALLS = ["write", "fdatasync", "link", "rename", "ftruncate", "openat", "unlink", "fsync", "flock", "pwrite64"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.crash.calls import WRITING, Call, ran
-from tests.crash.test_crash_strace import why_not
+from tests.crash.injected import NEEDS_STRACE
 from tests.tools.jobs import JOBS, ORIGINAL, RESULT, Job
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = NEEDS_STRACE
 
 KILLED = (-9, 128 + 9)
 FAULTS = ("error=EIO", "error=ENOSPC")

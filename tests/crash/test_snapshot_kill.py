@@ -8,7 +8,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from kantad.store.log import reading
 from kantad.store.recovery import recover
 from kantad.tools import check
 from kantad.values.content import encode_json
+from tests.crash.injected import NEEDS_STRACE, killed_meanwhile, small_disk_at
 from tests.crash.journal import Journal
-from tests.crash.process_kit import LOST, OK, TIMEOUT, Answer, Ended, Process, strace
-from tests.crash.test_crash_strace import why_not
+from tests.crash.process_kit import LOST, OK, TIMEOUT, Answer, Process
 from tests.tools.kit import command
 
 CALLS = ["rename", "fsync", "fdatasync", "unlink", "write", "fchmod", "statfs", "close", "read"]
 LARGE = "x" * (5 << 20)
-traced = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 def makers(process: Process) -> list[int]:
@@ -167,17 +165,8 @@ async def test_a_server_told_to_end_while_one_is_made(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB: not enough for a snapshot, and what is to be left to the log."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    where = tmp_path / "small"
-    where.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", where], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield where
-    subprocess.run(["umount", "-l", where], check=True)
+    with small_disk_at(tmp_path / "small", "24m") as where:
+        yield where
 
 
 async def test_a_disk_that_is_nearly_full_is_left_to_the_log(small_disk: Path) -> None:
@@ -202,25 +191,12 @@ async def killed_at(path: str, journal: Journal, call: str, number: int) -> bool
 
     Whether it was met. Whatever happened, the next start has all that was acknowledged.
     """
-    process = Process(path, before=strace(f"{call}:signal=KILL:when={number}"))
-    await process.spawn()
-    met = True
-    with contextlib.suppress(Ended, *LOST):
-        await process.until_ready()
-        writing = asyncio.create_task(journal.write(process))
-        await asyncio.wait([writing], timeout=0.05)
-        asked = asyncio.create_task(snapshot(process))
-        await asyncio.wait([asked], timeout=15)
-        with contextlib.suppress(Ended, *LOST):
-            met = asked.done() and asked.result().status != 200
-        if process.running.returncode is None:
-            await process.kill()
-        await writing
+    met = await killed_meanwhile(path, journal, call, number, snapshot)
     await whole_again(path, journal)
     return met
 
 
-@traced
+@NEEDS_STRACE
 @pytest.mark.parametrize(("call", "number"), [("rename", 1), ("fchmod", 1)])
 async def test_killed_at_a_call_while_one_is_made(tmp_path: Path, call: str, number: int) -> None:
     path = str(tmp_path / "data.kantadb")
@@ -229,7 +205,7 @@ async def test_killed_at_a_call_while_one_is_made(tmp_path: Path, call: str, num
     assert await killed_at(path, journal, call, number)
 
 
-@traced
+@NEEDS_STRACE
 @pytest.mark.long
 @pytest.mark.parametrize(
     "call", ["rename", "fsync", "fdatasync", "unlink", "write", "fchmod", "statfs", "close", "read"]

@@ -14,6 +14,7 @@ from kantad.changes import ChangeFormatter, ChangeLog, JsonChangeFormatter, boun
 from kantad.engine.engine import Engine
 from kantad.values.content import MISSING
 from kantad.values.lines import Edit
+from kantad.values.names import Names
 from tests.engine.engine_kit import Database, delete, flushed, put
 from tests.process.running import Running
 from tests.process.test_own_format import ask
@@ -84,8 +85,8 @@ async def test_as_json_it_is_one_object_a_change(database: Database, kept: Kept)
     put(engine, "/users/u1/a", 2, user="u1")
     await flushed(engine)
     log.close()
-    names = {"u1": "Ann Lee"}
-    told = json.loads(kept.texts(JsonChangeFormatter(lambda key: names.get(key, key)))[1])  # type: ignore[arg-type]
+    names = Names({"u1": "Ann Lee"}.get, pytest.fail)
+    told = json.loads(kept.texts(JsonChangeFormatter(names))[1])
     assert (told["rev"], told["action"], told["user"], told["level"]) == (2, "put", "Ann Lee", "info")
     assert told["changes"] == ['users."Ann Lee".a = 1 → 2']
     assert json.loads(kept.texts(JsonChangeFormatter(None))[0])["changes"] == ["users =", 'u1:           {"a":1}']
