@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.injected import NEEDS_STRACE
 from tests.crash.journal import Journal
 from tests.crash.process_kit import BROKEN, OK, Ended, Process, strace
-from tests.crash.test_crash_strace import why_not
 
 
 async def terminations(path: str, count: int, *flags: str) -> None:
@@ -93,7 +93,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     waiting.close()
 
 
-@pytest.mark.skipif(bool(why_not()), reason=why_not())
+@NEEDS_STRACE
 @pytest.mark.parametrize(("ack", "status"), [("applied", BROKEN), ("durable", OK)])
 async def test_a_second_signal_does_not_end_it_with_0_where_an_acknowledged_write_is_lost(
     tmp_path: Path, ack: str, status: int
