@@ -3,9 +3,10 @@
 Group commit without a timer. One thread writes and syncs, one batch at a time; when it is through
 with one it takes what arrived meanwhile as the next, without waiting for the event loop, which is
 busy with the requests that make it. A batch is due when the loop has been through the requests
-that had arrived with its first change, or at 16 changes: smaller ones would cost both threads more
-hand-overs of the interpreter's lock than they gain. The loop is
-told of each batch in order; publishing, answering and rolling back happen there only.
+that had arrived with its first change, or at 16 changes that came one by one: smaller ones would
+cost both threads more hand-overs of the interpreter's lock than they gain. Changes that came
+together are made so quickly that no earlier start pays (measured: 13 % fewer writes a second). The
+loop is told of each batch in order; publishing, answering and rolling back happen there only.
 
 The lock is held for as long as a batch must not be taken from under a change that is being added:
 the change's `b` names the first record that is synced together with it, which under `written` and
@@ -33,7 +34,7 @@ from kantad.values.patch import KeyOrders
 logger = logging.getLogger("kantad")
 
 MOST_WAITING: Final = 20_000  # changes not yet on disk, beyond which writes are refused
-RIPE: Final = 16  # changes that are worth a batch before the loop is through with what has arrived
+RIPE: Final = 16  # changes that came one by one and are worth a batch before the loop is through with what has arrived
 MOST_BYTES: Final = 64 << 20
 
 
@@ -102,10 +103,7 @@ class Committer:
         self.group = self.group or changes[0].rev
         self.pending += len(changes)
         self.open_bytes += sum([len(change.payload) for change in changes])
-        if len(batch.changes) >= RIPE:
-            self.due = True
-            self._nudge()
-        elif fresh:
+        if fresh:
             self.loop.call_soon(self._ripen)
         return batch
 
