@@ -246,13 +246,17 @@ def _open_locked(path: str, flag: str | None, disk: Disk, micros: int) -> int:
             with contextlib.suppress(FileExistsError):
                 place(disk, path, [first], replace=False)
             continue
-        if not first or disk.fstat(fd).st_size:
-            return fd
+        kept = False
         try:
-            model = disk.fstat(fd)  # an empty file becomes a new one of the other format
-            place(disk, path, [first], replace=True, prepare=partial(make_alike, disk, model))
+            status = disk.fstat(fd)
+            kept = not first or status.st_size > 0
+            if kept:
+                return fd
+            # an empty file becomes a new one of the other format
+            place(disk, path, [first], replace=True, prepare=partial(make_alike, disk, status))
         finally:
-            disk.close(fd)
+            if not kept:
+                disk.close(fd)
 
 
 def check_kind(mode: int) -> None:

@@ -15,6 +15,7 @@ from kantad.store.disk import RealDisk
 from kantad.store.log import open_log
 from kantad.tools import check, compact, convert, migrate, repair
 from kantad.values.content import encode_json
+from tests.own_formats import CBOR
 from tests.store.logs import FORMATS, Maker, every_kind
 from tests.tools.kit import Ran, command, flipped
 
@@ -29,6 +30,7 @@ TOOLS: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "repair --adopt": (repair, ("--adopt",)),
 }
 JOBS: Final = [(tool, format) for tool in TOOLS for format in FORMATS]
+OWN_JOBS: Final = [(tool, CBOR) for tool in TOOLS]
 
 
 class Held(NamedTuple):
@@ -41,11 +43,11 @@ class Held(NamedTuple):
     state: bytes
 
 
-def held(path: Path) -> Held:
-    """Open a file as a start does; it must be whole, but for what such a start cuts off."""
-    log, found = open_log(str(path), None, RealDisk(), 0)
+def held(path: Path, own: str | None = None) -> Held:
+    """Open a file as a start does; it must be whole, but for what such a start cuts off. `own` is its own format."""
+    log, found = open_log(str(path), own, RealDisk(), 0)
     log.close()
-    assert command(check, path).status == 0
+    assert command(check, path, *(() if own is None else ("--format", own))).status == 0
     return Held(found.oldest, found.rev, found.chain, found.v, encode_json(found.state))
 
 
@@ -56,21 +58,27 @@ class Job:
         self.folder, self.tool = folder, tool
         self.path = folder / "data.kantadb"
         self.module, flags = TOOLS[tool]
+        self.own = format if format not in FORMATS else None
         self.target = folder / flags[0] if self.module is convert else self.path
         self.flags = (str(self.target),) if self.module is convert else flags
+        if self.own is not None:
+            self.flags += ("--from" if self.module is convert else "--format", self.own)
         log = self._log(format)
         self.original = flipped(log, log.points[-2].end - 9) if self.module is repair else bytes(log.data)
         self.before = None
         if self.module is not repair:
             self.begin()
-            self.before = held(self.path)
+            self.before = held(self.path, self.own)
         self.begin()
         ran = self.run(RealDisk())
         assert ran.status == 0, ran
         self.result = self.target.read_bytes()
         self.beside = self._beside()
-        self.after = held(self.target)
+        self.after = self._held()
         assert self.after != self.before or self.module is convert
+
+    def _held(self) -> Held:
+        return held(self.target, None if self.module is convert else self.own)
 
     @staticmethod
     def _log(format: str) -> Maker:
@@ -115,7 +123,7 @@ class Job:
         elif self.path.read_bytes() == self.original and self.before is None:
             assert set(self._beside()) <= {self.original}  # a second name, or a copy
             return ORIGINAL
-        found = held(self.target)
+        found = self._held()
         assert not self.leftovers()
         if found == self.before:
             assert set(self._beside()) <= set(self.beside)  # an archive may be there already

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.store.disks import Death, FaultyDisk, FillingDisk
-from tests.tools.jobs import JOBS, ORIGINAL, RESULT, Job, only_the_original
+from tests.tools.jobs import JOBS, ORIGINAL, OWN_JOBS, RESULT, Job, only_the_original
 
 
-@pytest.fixture(params=JOBS, ids=lambda pair: "-".join(pair))
+@pytest.fixture(params=JOBS + OWN_JOBS, ids=lambda pair: f"{pair[0]}-{pair[1].rpartition(':')[2]}")
 def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
     return Job(tmp_path / "here", *request.param)
 
