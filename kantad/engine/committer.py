@@ -4,8 +4,8 @@ Group commit without a timer. One thread writes and syncs, one batch at a time; 
 with one it takes what arrived meanwhile as the next, without waiting for the event loop, which is
 busy with the requests that make it. A batch is due when the loop has been through the requests
 that had arrived with its first change, or at 16 changes that came one by one: smaller ones would
-cost both threads more hand-overs of the interpreter's lock than they gain. Changes that came
-together are made so quickly that no earlier start pays (measured: 13 % fewer writes a second). The
+cost more hand-overs of the interpreter than they gain. Changes that came together are made so
+quickly that only very many are worth an early start (measured: 13 % fewer writes a second). The
 loop is told of each batch in order; publishing, answering and rolling back happen there only.
 
 The lock is held for as long as a batch must not be taken from under a change that is being added:
@@ -35,6 +35,8 @@ logger = logging.getLogger("kantad")
 
 MOST_WAITING: Final = 20_000  # changes not yet on disk, beyond which writes are refused
 RIPE: Final = 16  # changes that came one by one and are worth a batch before the loop is through with what has arrived
+MANY: Final = 2048  # changes, or
+LARGE: Final = 1 << 20  # bytes, that are worth one however they came
 MOST_BYTES: Final = 64 << 20
 
 
@@ -89,8 +91,7 @@ class Committer:
             if count == 1:
                 self.loop.call_soon(self._ripen)
             elif count == RIPE:
-                self.due = True
-                self._nudge()
+                self._let_take()
         elif self.timer is None and not self.due:
             self.timer = self.loop.call_later(self.interval, self._flush_late)
         return batch
@@ -103,7 +104,9 @@ class Committer:
         self.group = self.group or changes[0].rev
         self.pending += len(changes)
         self.open_bytes += sum([len(change.payload) for change in changes])
-        if fresh:
+        if len(batch.changes) >= MANY or self.open_bytes >= LARGE:
+            self._let_take()
+        elif fresh:
             self.loop.call_soon(self._ripen)
         return batch
 
@@ -111,8 +114,12 @@ class Committer:
         """The loop is through with what had arrived: the open batch may go."""
         with self.lock:
             if self.open.changes:
-                self.due = True
-                self._nudge()
+                self._let_take()
+
+    def _let_take(self) -> None:
+        """The open batch is due; with the lock."""
+        self.due = True
+        self._nudge()
 
     def wait(self, rev: int, level: Ack, settle: Settle) -> None:
         """Call `settle` once this revision is written or durable; it must not be so yet."""
@@ -121,8 +128,7 @@ class Committer:
             if batch is None or (level == "durable" and not batch.sync):
                 batch = self.open  # where it is, or whose sync will cover it
                 batch.sync = batch.sync or level == "durable"
-                self.due = True
-                self._nudge()
+                self._let_take()
             if level == "durable":
                 batch.waiting.append((rev, settle))
             else:
@@ -301,8 +307,7 @@ class Committer:
             self.open.sync = True
             if settle is not None:
                 self.open.waiting.append((0, settle))
-            self.due = True
-            self._nudge()
+            self._let_take()
 
     def _consider_what_waits(self) -> None:
         """Do an errand, or make a snapshot, if one is wanted; first let what is in flight finish."""
@@ -342,9 +347,7 @@ class Committer:
         what = "change" if batch.snapshot is None else "snapshot"
         problem = Problem("storage_full", f"the {what} could not be stored: {error}")
         with self.lock:
-            self.halted = False
-            lost = list(self.flights)
-            self.flights = ()
+            self.halted, lost, self.flights = False, list(self.flights), ()
             if batch.snapshot is None:
                 lost.append(self.open)
                 self.open, self.open_bytes, self.pending, self.due = Batch(self.orders), 0, 0, False
@@ -366,8 +369,8 @@ class Committer:
             self.open.waiting += [waiting for waiting in batch.waiting if waiting[0] < first]
             batch.waiting = [waiting for waiting in batch.waiting if waiting[0] >= first]
         if self.open.waiting:
-            self.open.sync = self.due = True
-            self._nudge()
+            self.open.sync = True
+            self._let_take()
 
     def _give_up_snapshot(self, why: str) -> None:
         logger.error("no snapshot was made: %s", why)

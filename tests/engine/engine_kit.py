@@ -8,7 +8,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from kantad.engine.engine import Engine
 from kantad.engine.opening import open_engine
@@ -150,6 +150,16 @@ class LeverDisk:
     async def until_syncing(self) -> None:
         """Return when a sync that is held has begun."""
         assert await asyncio.to_thread(self.syncing.wait, TIMEOUT)
+
+
+class Asked(NamedTuple):
+    """A write of a lane."""
+
+    path: str
+    diff: Any
+    a: str = "transact"
+    u: str | None = None
+    key: str | None = None
 
 
 class Database:

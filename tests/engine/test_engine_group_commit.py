@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from kantad.engine.engine import Engine
+from kantad.engine.lane import write_all
 from kantad.values.content import MISSING
 from kantad.values.errors import Problem
 from kantad.values.etag import etag
 from tests.engine.engine_kit import (
+    TIMEOUT,
+    Asked,
     Database,
     condition,
     delete,
@@ -38,6 +41,28 @@ async def test_all_that_arrives_during_a_sync_is_the_next_batch(database: Databa
     await flushed(engine)
     assert engine.committer.batches == before + 2
     assert [record.get("b") for record in database.records()] == [None, None, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("frames", "of", "length"), [(2, 1024, 1), (2, 16, 50_000)])
+async def test_what_comes_together_waits_for_the_loop_unless_it_is_much(
+    database: Database, frames: int, of: int, length: int
+) -> None:
+    engine = database.open()
+    put(engine, "/n", {"0": ""})
+    await flushed(engine)
+    before = engine.committer.batches
+    database.disk.hold()
+    for frame in range(frames):
+        values = [f"{frame}-{number}".ljust(length, "x") for number in range(of)]
+        batch, _ = write_all(engine, [Asked("/n", {"0": value}) for value in values], lambda _, __: None)
+        assert batch is not None
+        if frame < frames - 1:
+            assert (engine.committer.due, engine.committer.batches) == (False, before)
+    assert database.disk.syncing.wait(TIMEOUT)  # while the loop does nothing else
+    assert engine.committer.batches == before + 1
+    database.disk.release()
+    await flushed(engine)
+    assert engine.rev == 1 + frames * of
 
 
 @pytest.mark.parametrize("policy", ["written", "applied"])

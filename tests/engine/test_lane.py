@@ -3,7 +3,7 @@
 import random
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from kantad.engine.requests import check_key
 from kantad.values.content import encode_json
 from kantad.values.errors import Problem
 from kantad.values.pointer import parse
-from tests.engine.engine_kit import Clock, Database, flushed, proposal, put, refusal
+from tests.engine.engine_kit import Asked, Clock, Database, flushed, proposal, put, refusal
 from tests.own_formats import CBOR
 
 SCALARS = [0, 1, 1.0, True, False, None, "", "a", "$a", "$$a", "$delete", -0.0, 0.0, 2**53, 2**63, -(2**63), 0.5]
@@ -24,16 +24,6 @@ STATE: dict[str, Any] = {
     "list": [0, {"a": 1}, "s"],
     "s": "text",
 }
-
-
-class Asked(NamedTuple):
-    """A write of a lane."""
-
-    path: str
-    diff: Any
-    a: str = "transact"
-    u: str | None = None
-    key: str | None = None
 
 
 def admit(action: str, user: str | None) -> None:
