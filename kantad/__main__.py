@@ -147,7 +147,8 @@ def remedy(path: str) -> str:
     """What to do about a damaged file."""
     return (
         f"Nothing was changed. `kantad check {path}` tells more; "
-        f"`kantad repair {path}` cuts at the damage and keeps a copy"
+        f"`kantad repair {path}` cuts at the damage, `kantad repair --adopt {path}` keeps what stands behind it "
+        "as far as it fits; both keep a copy"
     )
 
 

@@ -1,12 +1,15 @@
 """The docs say what is there: routes, flags, codes, commands, links; and their examples answer what they show."""
 
+import asyncio
 import importlib.util
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +20,7 @@ from kantactl.arguments import STATUSES, parser
 
 import kantad.engine
 from kantad.config import COMMANDS, SETTINGS
-from kantad.engine.embedded import Options
+from kantad.engine.embedded import Engine, Options
 from kantad.values.errors import CODES
 from kantad.web.app import DATA, KEYS, ROUTES
 from kantad.web.openapi import document
@@ -244,6 +247,26 @@ def test_the_example_of_embedding_prints_what_it_shows(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     shown = [line.partition("  # => ")[2] for line in program.splitlines() if "  # => " in line]
     assert done.stdout.splitlines() == shown
+
+
+def test_the_example_of_a_dry_run_shows_what_it_shows(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "schemas.md").read_text()
+    programs = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "model.py").write_text(next(each for each in programs if "class Data" in each))
+    (tmp_path / "steps.py").write_text(next(each for each in programs if "def migrate_v1" in each))
+    [state] = re.findall(r"^Of a file whose one change made `(.*)`:$", page, re.MULTILINE)
+
+    async def make() -> None:
+        async with Engine(tmp_path / "data.kantadb") as engine, engine.transaction("first") as data:
+            data.update(json.loads(state))
+
+    asyncio.run(make())
+    [(command, shown)] = re.findall(r"^    \$ kantad (migrate .*)\n((?:    .*\n)+)", page, re.MULTILINE)
+    arguments = [sys.executable, "-m", "kantad", *command.split()]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    when = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+    assert when.sub("", done.stdout) == when.sub("", textwrap.dedent(shown))
 
 
 def test_every_option_and_name_of_the_engine_is_documented() -> None:

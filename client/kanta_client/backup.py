@@ -39,7 +39,10 @@ class Copy:
     def begin(self) -> None:
         """Make it, under another name."""
         self.check()
-        self.fd, self.path = tempfile.mkstemp(prefix=".backup-", suffix=".new", dir=self.folder)
+        try:
+            self.fd, self.path = tempfile.mkstemp(prefix=".backup-", suffix=".new", dir=self.folder)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, self.destination) from None
 
     def check(self) -> None:
         """Raise FileExistsError where the destination may not be overwritten, IsADirectoryError for a folder."""

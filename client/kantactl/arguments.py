@@ -26,7 +26,7 @@ exit status:
   0  done
   1  there is no value at the path
   2  the command line is wrong: an option, a path, a value that is no JSON, a file that cannot be read or written
-  3  refused: the patch does not fit, the value is not allowed, the disk is full, ...
+  3  refused: the patch does not fit, the value is not allowed, the disk is full, the server is read-only, ...
   4  somebody was faster: what --base, --if-etag, --if-absent or --if-exists asks for is not so (any more)
   5  no answer in time; nothing was done
   6  no answer in time to a write that was sent: it may be done or not (stderr says with which --key to repeat it)

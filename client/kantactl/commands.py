@@ -43,6 +43,8 @@ async def patch(db: KantaClient, args: Namespace, out: Output) -> None:
 
 async def delete(db: KantaClient, args: Namespace, out: Output) -> None:
     """Remove a value."""
+    if args.if_absent:
+        raise UsageError("delete takes no --if-absent: where nothing is there is nothing to remove")
     out.value(written(await db.delete(args.path, **options(args))))
 
 
@@ -205,5 +207,5 @@ class Telling:
         if state == "stale" and not self.stale:
             complain("stale: the server is not heard of, what is shown may be old")
         elif state == "connected" and self.stale:
-            complain("connected again, nothing is missing")
+            complain("connected again")
         self.stale = state == "stale" or (self.stale and state != "connected")

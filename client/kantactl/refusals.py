@@ -44,6 +44,8 @@ def status_of(error: BaseException) -> int:
     match error:
         case Refused(code="unknown_revision"):
             return PAST
+        case Refused(code="read_only" | "invalid_value"):
+            return REFUSED
         case Refused():
             found = [status for kind, status in _BY_KIND if isinstance(error, kind)]
             return found[0] if found else USAGE if error.status == 400 else REFUSED
@@ -66,6 +68,8 @@ def told(error: Exception, as_json: bool) -> int:
     path = members.get("path")
     where = f" ({path})" if path and path not in members["detail"] else ""
     complain(f"{members['code']}: {members['detail']}{where}")
+    if isinstance(error, HistoryDiverged):
+        complain("the database has another history than the one that was followed: a backup was restored, or it is new")
     if isinstance(error, UnknownOutcome):
         complain(f"the same command with --key {error.key} is done once, and tells")
     return status

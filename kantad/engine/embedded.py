@@ -29,7 +29,7 @@ from kantad.values.content import MISSING
 from kantad.values.draft import Draft
 from kantad.values.errors import Problem
 from kantad.values.pointer import parse
-from kantad.values.retention import retention
+from kantad.values.retention import Retention, retention
 from kantad.values.schema import Schema
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Engine(Generic[T]):
         self._migrations = _migrations(options.get("migrations"))
         self._whole = options.get("consistency", "touched") == "whole"
         kept = options.get("retain")
-        self._retain = None if kept is None else retention(kept)
+        self._retain = None if kept is None else _retention(kept)
         if self._retain is not None and options.get("readonly"):
             raise ValueError("retain drops history from the file, and readonly leaves it as it is")
         self._core: Core | None = None
@@ -210,7 +210,7 @@ class Engine(Generic[T]):
         What is dropped is kept beside the file as a database of its own, unless `archive` is false. Another process
         does the work; transactions go on. Raises ValueError, and `Problem` where it could not be done.
         """
-        kept = retention(retain)
+        kept = _retention(retain)
         await self.flush()  # the newest revisions are those that were committed, whether they were written or not
         return await self._running().compaction.compact(kept, archive)
 
@@ -268,6 +268,13 @@ class Engine(Generic[T]):
 
     def _closed(self) -> RuntimeError:
         return RuntimeError(f"{self._filename} is not open")
+
+
+def _retention(text: object) -> Retention:
+    try:
+        return retention(text)
+    except ValueError as error:
+        raise ValueError(f"retain is {text!r}, which is not {error}") from None
 
 
 def _schema(root: type[Any]) -> Schema:

@@ -150,7 +150,7 @@ class Retrace:
         if nearest is not None:
             anchor = Anchor(nearest.rev, nearest.place, nearest.chain)
         elif self.oldest and self._begins_after(micros):
-            raise Gone
+            raise Gone(f"it begins with revision {self.oldest}")
         yield anchor.rev
         for rev, _, record in chained(self.buffer, self.end, self.framing, self.codec, anchor):
             if record is not None and micros_of(record.ts) <= micros:

@@ -27,7 +27,7 @@ from kantad.store.compaction import (
     temporary_name,
 )
 from kantad.store.disk import Disk, RealDisk
-from kantad.store.log import Broken, Log, open_log
+from kantad.store.log import Broken, Locked, Log, open_log
 from kantad.store.recovery import Recovered
 from kantad.tools.flags import add_format
 from kantad.tools.refusals import BROKEN, DAMAGED, REFUSALS, refused
@@ -81,6 +81,8 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO, disk: Disk | None = 
         print(f"{name}: the disk failed: {escaped(str(error))}", file=err)
         return BROKEN
     except REFUSALS as error:
+        if isinstance(error, Locked):
+            print("A server compacts the file that it serves: POST /v1/compact.", file=err)
         return refused(name, error, err, "; the file is as it was")
 
 

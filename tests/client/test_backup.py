@@ -119,6 +119,12 @@ async def test_what_is_there_is_overwritten_on_request_only(kanta: KantaClient, 
     assert sorted(os.listdir(folder)) == ["copy", "dangling"]
 
 
+async def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_given(folder: Path, kanta: KantaClient) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        await kanta.backup(folder / "no" / "copy")
+    assert error.value.filename == str(folder / "no" / "copy")
+
+
 async def test_what_comes_there_meanwhile_stays(folder: Path) -> None:
     async def script(writer: asyncio.StreamWriter) -> None:
         (folder / "copy").write_bytes(b"new")

@@ -148,6 +148,8 @@ def test_what_is_asked_for_with_a_write_is_passed_on(kantactl: Kantactl, db: Syn
         (["patch", "/x", "{}", "--merge", "--if-exists"], 2, "kantactl: usage: --merge takes no "),
         (["get", "--token-file", "nope"], 2, "kantactl: usage: "),
         (["patch", "", '{"n":{"$delete":[0]}}'], 3, "kantactl: patch_mismatch: "),
+        (["set", "", "5"], 3, "kantactl: invalid_value: "),
+        (["delete", "/nope", "--if-absent"], 2, "kantactl: usage: delete takes no --if-absent"),
         (["set", "/n", "2", "--if-absent"], 4, "kantactl: precondition_failed: "),
         (["set", "/n", "2", "--base", "0"], 4, "kantactl: conflict: "),
         (["get", "--url", "http://127.0.0.1:1", "--timeout", "0.3"], 5, "kantactl: unreachable: "),

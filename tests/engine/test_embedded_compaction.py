@@ -106,7 +106,7 @@ async def test_closing_ends_one_that_is_under_way(path: Path) -> None:
 
 async def test_what_is_no_retention_is_said(path: Path) -> None:
     for wrong in ("30", "30w", "", "-1d"):
-        with pytest.raises(ValueError, match="30d"):
+        with pytest.raises(ValueError, match=f"retain is '{wrong}', which is not 30d"):
             Engine(path, Data, retain=wrong)
     with pytest.raises(ValueError, match="readonly"):
         Engine(path, Data, retain="30d", readonly=True)

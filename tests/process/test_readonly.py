@@ -1,5 +1,7 @@
 """The command with --readonly: a copy, and a file that another one serves."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,9 @@ def test_a_file_is_served_beside_the_one_who_has_it(run: Start, tmp_path: Path) 
     assert ask(port, "PUT", "/v1/data/a", b"2")[0] == 200
     assert ask(copy, "GET", "/v1/data/a") == (200, b"1")
     assert ask(copy, "PUT", "/v1/data/a", b"3")[0] == 403
+    command = [sys.executable, "-m", "kantactl", "--url", f"http://127.0.0.1:{copy}", "set", "/a", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "read_only" in done.stderr) == (3, True)
     assert (reader.stop(), writer.stop()) == (0, 0)
 
 

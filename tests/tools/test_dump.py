@@ -47,9 +47,21 @@ def test_at_every_moment(log: Maker, tmp_path: Path) -> None:
 
 def test_a_revision_that_is_not_there(log: Maker, tmp_path: Path) -> None:
     path = stored(tmp_path, log)
-    for rev in ("11", "-1", "1000000"):
+    for rev in ("11", "1000000"):
         ran = command(dump, path, f"--rev={rev}")
         assert (ran.status, ran.out) == (1, "")
+        assert "it has 0 to 10" in ran.err
+    for wrong in ("-1", "x", "1-", "1-0123"):
+        assert command(dump, path, f"--rev={wrong}").status == 2
+
+
+def test_a_cursor_is_looked_at_whole(log: Maker, tmp_path: Path) -> None:
+    path = stored(tmp_path, log)
+    for point in log.points[1:]:
+        ran = command(dump, path, "--rev", f"{point.rev}-{point.chain.hex()}")
+        assert same(json.loads(ran.out), point.state)
+        ran = command(dump, path, "--rev", f"{point.rev}-0123456789abcdef")
+        assert (ran.status, ran.out, "not a cursor of this history" in ran.err) == (2, "", True)
 
 
 def test_a_file_that_begins_later(tmp_path: Path) -> None:
