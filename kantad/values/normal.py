@@ -13,7 +13,7 @@ from msgspec import NODEFAULT, ValidationError, convert, to_builtins
 
 from kantad.values.blame import blame, dict_of, refusal
 from kantad.values.content import MISSING, check, encode_json, same
-from kantad.values.errors import RAISED, Problem
+from kantad.values.errors import RAISED, Problem, told
 from kantad.values.kinds import Compiler, Kind, Member
 
 DEEPEST: Final = 256  # levels of a value that defaults were filled into; a request's own are bounded before
@@ -44,7 +44,7 @@ class NormalForm:
         except ValidationError as error:
             raise blame(kind, value, error) from None
         except RAISED as error:  # a `__post_init__` may raise what it likes
-            raise refusal(f"{type(error).__name__}: {error}") from None
+            raise refusal(told(error)) from None
 
     def check(self, made: Any) -> None:
         """Refuse what defaults or a `__post_init__` made that cannot be stored; raises `Problem`."""
@@ -111,6 +111,8 @@ class NormalForm:
             [name] = self.stored(keys, convert({key: None}, keys.annotation, str_keys=True))
         except ValidationError as error:
             raise refusal(str(error).partition(" - at `key`")[0]).at(key) from None
+        except OverflowError as error:
+            raise refusal(told(error)).at(key) from None
         if str(name) != str(key):
             raise refusal(f"this key is spelled {str(name)!r}").at(key)
         return name
@@ -153,7 +155,10 @@ def unknown_member(name: Any) -> Problem:
 def _kept_native(typed: Any) -> Any:
     """The same, for a typed value that MessagePack has a word for."""
     if type(typed) is datetime:
-        return typed if typed.tzinfo is UTC else plain(typed)
+        try:
+            return typed if typed.tzinfo is UTC else plain(typed)
+        except OverflowError:  # UTC has no year for it; the general way says so
+            return MISSING
     return typed if type(typed) is bytes else MISSING
 
 
