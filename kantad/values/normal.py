@@ -14,6 +14,7 @@ from msgspec import NODEFAULT, ValidationError, convert, to_builtins
 from kantad.values.blame import blame, dict_of, refusal
 from kantad.values.content import MISSING, check, encode_json, same
 from kantad.values.errors import RAISED, Problem, told
+from kantad.values.keys import one_spelling
 from kantad.values.kinds import Compiler, Kind, Member
 
 DEEPEST: Final = 256  # levels of a value that defaults were filled into; a request's own are bounded before
@@ -62,9 +63,14 @@ class NormalForm:
         return made
 
     def _settle(self, kind: Kind, made: Any) -> None:
-        """Put sets in order, in place: theirs may differ at the next start. Fill in what msgspec leaves out."""
+        """Put sets in order, in place: theirs may differ at the next start. Fill in what msgspec leaves out.
+
+        Spell keys that are equal as values of their type in one way, which makes them one.
+        """
         kind = kind.of(made)
         if type(made) is dict:
+            if kind.key is not None and kind.key.several:
+                self._spell(kind, made)
             for key, member in kind.members.items() if kind.members is not None else ():
                 if key not in made and not member.optional and not member.required:
                     made[key] = self.default(member)
@@ -75,6 +81,13 @@ class NormalForm:
                 self._settle_below(kind, position, item)
             if kind.sorted:
                 made.sort(key=encode_json)
+
+    def _spell(self, kind: Kind, made: dict[Any, Any]) -> None:
+        keys, items = dict_of(kind).annotation, list(made.items())
+        made.clear()
+        for key, item in items:
+            [typed] = convert({key: None}, keys, str_keys=True)
+            made[_plain_key(one_spelling(typed))] = item
 
     def _settle_below(self, kind: Kind, key: Any, item: Any) -> None:
         below = kind.below(key) if type(item) in (dict, list) else None

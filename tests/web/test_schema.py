@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
+from kantad.values.diff import SAME
 from kantad.values.schema import Schema
 from tests.serving import Serving
 from tests.web.ws_kit import Peer
@@ -106,6 +107,20 @@ async def test_a_time_that_a_messagepack_file_has_no_utc_year_for_is_refused(uns
         got = await unstarted.ask("PUT", f"/v1/data/visits/{time}", 1)
         assert (got.status, got.json["path"]) == (422, f"/visits/{time}")
     assert unstarted.mark() == before
+
+
+async def test_equal_keys_of_a_dict_are_one_member_also_at_the_next_start(unstarted: Serving) -> None:
+    await unstarted.start(schema=SCHEMA)
+    await unstarted.put("/visits/2026-06-10T02:55:00Z", 1)
+    before = unstarted.mark()
+    other = "2026-06-10T04:55:00+02:00"
+    for body in ({other: 2}, {"2026-06-10T02:55:00Z": 1, other: 2}):
+        got = await unstarted.ask("PATCH", "/v1/data/visits", body)
+        assert (got.status, got.json["path"]) == (422, f"/visits/{other}")
+        assert got.json["detail"] == "this key is spelled '2026-06-10T02:55:00Z'"
+    assert unstarted.mark() == before
+    assert SCHEMA.normalised(unstarted.engine.root)[1] is SAME
+    assert SCHEMA.normalised({"visits": {other: 5}})[0]["visits"] == {"2026-06-10T02:55:00Z": 5}
 
 
 @both
