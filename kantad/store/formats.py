@@ -11,6 +11,7 @@ from typing import Any
 
 from kantad.store.imported import CodeError, attribute
 from kantad.values.codec import Codec, JsonCodec, MsgpackCodec
+from kantad.values.errors import told
 from kantad.values.framing import OWN, BinaryFrames, Framing, JsonLines, detect, is_binary, shows
 from kantad.values.record import CHAIN_START
 from kantad.values.serializer import OwnCodec, Unusable, own_codec
@@ -48,7 +49,7 @@ def own(name: str) -> OwnCodec:
     except Unusable as error:
         raise CodeError(f"{name} cannot be the format of a database: {error}") from error
     except (Exception, SystemExit) as error:
-        raise CodeError(f"{name}: {type(error).__name__}: {error}") from error
+        raise CodeError(f"{name}: {told(error)}") from error
 
 
 def format_of(buffer: Any, flag: str | None, called: str = "--format") -> tuple[Framing, Codec]:

@@ -9,6 +9,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from kantad.values.errors import told
+
 
 class CodeError(Exception):
     """The user's code cannot be used (exit status 2)."""
@@ -26,7 +28,7 @@ def imported(name: str) -> ModuleType:
             raise CodeError(f"there is no module {name} in {here} or on Python's path") from error
         raise CodeError(f"{name} could not be imported: {error}") from error
     except Exception as error:
-        raise CodeError(f"{name} could not be imported: {type(error).__name__}: {error}{_place(error)}") from error
+        raise CodeError(f"{name} could not be imported: {told(error)}{_place(error)}") from error
     except SystemExit as error:
         raise CodeError(f"{name} could not be imported: it ends the process") from error
 

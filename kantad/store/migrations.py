@@ -23,7 +23,7 @@ from kantad.store.recovery import Recovered
 from kantad.values.codec import Codec
 from kantad.values.content import check, copied
 from kantad.values.diff import SAME, difference
-from kantad.values.errors import RAISED, Problem
+from kantad.values.errors import RAISED, Problem, told
 from kantad.values.kinds import Unsupported
 from kantad.values.moment import datetime_of
 from kantad.values.normal import plain
@@ -158,7 +158,7 @@ class Upgrade:
         except Problem as problem:
             raise Failed(f"{_title(step)} made what cannot be stored{_where(problem)}: {problem.detail}") from problem
         except RAISED as error:
-            raise Failed(f"{_title(step)} failed: {type(error).__name__}: {error}") from error
+            raise Failed(f"{_title(step)} failed: {told(error)}") from error
         diff = difference(before, after)
         diff = {} if diff is SAME else diff
         self._add(Done(f"migrate:v{step.version}", step.version, step.description, diff), after)

@@ -62,7 +62,9 @@ def migrations_in(module: ModuleType, name: str) -> Migrations:
     steps: dict[int, Step] = {}
     for title, value in vars(module).items():
         found = _STEP.fullmatch(title)
-        if found is not None and callable(value):
+        if found is not None and not callable(value):
+            raise CodeError(f"{name}.{title} is no function")
+        if found is not None:
             steps[int(found[1])] = _step(int(found[1]), title, value)
         elif title.startswith("migrate_v") and callable(value):
             raise CodeError(f"{name}.{title}: migrations are called migrate_v1, migrate_v2, and so on")

@@ -17,7 +17,7 @@ from kantad.values.delta import is_draft
 from kantad.values.diff import SAME, difference
 from kantad.values.kinds import FREE, Kind
 from kantad.values.normal import NormalForm
-from kantad.values.plain import fields_of, is_left_out, name_of
+from kantad.values.plain import fields_of, is_left_out, name_in
 from kantad.values.pointer import Path, lookup
 from kantad.values.tracked import Tracked
 
@@ -70,7 +70,7 @@ class Agreement:
             return
         kind = kind.of(raw)
         for key in draft.trace.touched:
-            name = name_of(key)
+            name = name_in(live, key)
             if name is not None:
                 old, new, found = live.get(key, MISSING), dict.get(draft, key, MISSING), lookup(raw, (name,))
                 yield from self._strays(_below(kind, name), old, new, found, (*path, name))

@@ -72,7 +72,9 @@ def _failing_key(kind: Kind, value: Any) -> list[str]:
 def dict_of(kind: Kind) -> Kind:
     """The kind of an object with the keys of this one, and anything in it."""
     assert kind.key is not None
-    return Kind(GenericAlias(dict, (kind.key.annotation, Any)))
+    made = Kind(GenericAlias(dict, (kind.key.annotation, Any)))
+    made.key = kind.key
+    return made
 
 
 def fits(kind: Kind | None, value: Any) -> bool:

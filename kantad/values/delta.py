@@ -17,7 +17,7 @@ from kantad.values.copies import LazyDict, LazyList, is_untouched
 from kantad.values.diff import SAME, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape, marshal
-from kantad.values.plain import default_of, fields_of, is_left_out, name_of, plain
+from kantad.values.plain import default_of, fields_of, is_left_out, name_in, plain
 from kantad.values.pointer import Path
 from kantad.values.tracked import Tracked
 
@@ -114,7 +114,7 @@ def _members(
     gone: list[str] = []
     for key, written in keys:
         before, after = old.get(key, MISSING), _held(new, key)
-        name = name_of(key)
+        name = name_in(old, key)
         if name is None:
             if after is not MISSING:
                 raise Problem("invalid_value", "the key of an object is a string, or written as one").at(key)

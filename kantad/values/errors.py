@@ -9,6 +9,20 @@ from typing import Any
 
 RAISED = (Exception, SystemExit)  # by the user's code; who interrupts the process from the keyboard means it
 
+
+def told(error: BaseException) -> str:
+    """The class of an exception and what it says, which may raise in turn: its class is the user's."""
+    return f"{type(error).__name__}: {said(error)}"
+
+
+def said(error: BaseException) -> str:
+    """What an exception of the user's code says; nothing, where it cannot."""
+    try:
+        return str(error)
+    except RAISED:
+        return ""
+
+
 CODES: dict[str, tuple[int, str]] = {
     "invalid_json": (400, "The body could not be decoded"),
     "invalid_patch": (400, "The patch is not well-formed"),

@@ -41,9 +41,9 @@ class Kind:
     `annotation` is what msgspec converts to (by way of a `holder`, see `typed`). `plain` are the types of values that
     are stored as they are given, `plain_items` those of what a list may hold to be so; another scalar is stored as it
     is if `decode` makes a value of its JSON that has the same JSON (and if the kind is none that `differs` in
-    MessagePack). Below it: `members` of an object, or a `key` and an `item`, or (of an array) an `item` or a kind for
-    each of the `positions`. Of a union, `choices` are the kinds by the type of the value, or, where it is an object
-    with a `tag`, by that.
+    MessagePack). Keys of `several` spellings are stored in one. Below it: `members` of an object, or a `key` and an
+    `item`, or (of an array) an `item` or a kind for each of the `positions`. Of a union, `choices` are the kinds by the
+    type of the value, or, where it is an object with a `tag`, by that.
     """
 
     __slots__ = (
@@ -59,6 +59,7 @@ class Kind:
         "plain",
         "plain_items",
         "positions",
+        "several",
         "sorted",
         "tag",
         "whole",
@@ -67,7 +68,7 @@ class Kind:
     def __init__(self, annotation: Any, plain: frozenset[type] = frozenset(), *, free: bool = False) -> None:
         self.annotation, self.plain, self.free = annotation, plain, free
         self.plain_items: frozenset[type] = frozenset()
-        self.whole = self.sorted = self.differs = False
+        self.whole = self.sorted = self.differs = self.several = False
         self.members: dict[Any, Member] | None = None
         self.key: Kind | None = None
         self.item: Kind | None = None
@@ -127,6 +128,7 @@ _SCALARS: Final[dict[type, type]] = {
     types.StrType: str,
 }
 _NOT_STORED: Final = (types.CustomType, types.RawType, types.ExtType, types.MemoryViewType)
+_SEVERAL: Final = (types.DateTimeType, types.TimeType, types.DecimalType, types.FloatType)  # see `keys`
 _NATIVE: Final = (types.BytesType, types.ByteArrayType, types.DateTimeType)
 
 Record = types.StructType | types.DataclassType | types.TypedDictType | types.NamedTupleType
@@ -137,7 +139,7 @@ class Compiler:
 
     def __init__(self) -> None:
         self.known: dict[int, tuple[types.Type, Kind]] = {}  # by the id of the description, which is kept
-        self.unsettled = False  # whether msgspec leaves something open: the order of sets, defaults of dataclasses
+        self.unsettled = False  # whether msgspec leaves something open: order of sets, defaults of dataclasses, keys
         self.tuples = False  # or other arrays that are no lists
         self.odd_keys = False  # keys that MessagePack would have as floats or byte strings
 
@@ -158,6 +160,7 @@ class Compiler:
             made.decode = msgspec.json.Decoder(made.annotation).decode
             parts = described.types if isinstance(described, types.UnionType) else (described,)
             made.differs = any(isinstance(part, _NATIVE) for part in parts)
+            made.several = any(isinstance(part, _SEVERAL) for part in parts)
         return made
 
     def _fill(self, kind: Kind, described: types.Type) -> None:
@@ -169,6 +172,7 @@ class Compiler:
         elif isinstance(described, types.DictType):
             kind.key, kind.item = self.kind(described.key_type), self.kind(described.value_type)
             kind.whole = described.min_length is not None or described.max_length is not None
+            self.unsettled |= kind.key.several
             self.odd_keys |= isinstance(described.key_type, types.FloatType | types.BytesType)
         elif isinstance(described, types.CollectionType):
             is_set = isinstance(described, types.SetType | types.FrozenSetType)

@@ -7,6 +7,7 @@ then it is as if there were no name. Called where changes are printed.
 from collections.abc import Callable
 from typing import Any, Final
 
+from kantad.values.errors import told
 from kantad.values.recent import Recent
 
 MOST: Final = 4096  # identifiers, or twice as many
@@ -40,6 +41,6 @@ class Names:
         except (Exception, SystemExit) as error:
             if not self.failed:
                 self.failed = True
-                self.complain(f"{type(error).__name__}: {error} (asked for {identifier!r}; told once)")
+                self.complain(f"{told(error)} (asked for {identifier!r}; told once)")
             return ""
         return name or ""

@@ -13,7 +13,8 @@ from msgspec import NODEFAULT, ValidationError, convert, to_builtins
 
 from kantad.values.blame import blame, dict_of, refusal
 from kantad.values.content import MISSING, check, encode_json, same
-from kantad.values.errors import RAISED, Problem
+from kantad.values.errors import RAISED, Problem, told
+from kantad.values.keys import one_spelling
 from kantad.values.kinds import Compiler, Kind, Member
 
 DEEPEST: Final = 256  # levels of a value that defaults were filled into; a request's own are bounded before
@@ -44,7 +45,7 @@ class NormalForm:
         except ValidationError as error:
             raise blame(kind, value, error) from None
         except RAISED as error:  # a `__post_init__` may raise what it likes
-            raise refusal(f"{type(error).__name__}: {error}") from None
+            raise refusal(told(error)) from None
 
     def check(self, made: Any) -> None:
         """Refuse what defaults or a `__post_init__` made that cannot be stored; raises `Problem`."""
@@ -62,9 +63,14 @@ class NormalForm:
         return made
 
     def _settle(self, kind: Kind, made: Any) -> None:
-        """Put sets in order, in place: theirs may differ at the next start. Fill in what msgspec leaves out."""
+        """Put sets in order, in place: theirs may differ at the next start. Fill in what msgspec leaves out.
+
+        Spell keys that are equal as values of their type in one way, which makes them one.
+        """
         kind = kind.of(made)
         if type(made) is dict:
+            if kind.key is not None and kind.key.several:
+                self._spell(kind, made)
             for key, member in kind.members.items() if kind.members is not None else ():
                 if key not in made and not member.optional and not member.required:
                     made[key] = self.default(member)
@@ -75,6 +81,13 @@ class NormalForm:
                 self._settle_below(kind, position, item)
             if kind.sorted:
                 made.sort(key=encode_json)
+
+    def _spell(self, kind: Kind, made: dict[Any, Any]) -> None:
+        keys, items = dict_of(kind).annotation, list(made.items())
+        made.clear()
+        for key, item in items:
+            [typed] = convert({key: None}, keys, str_keys=True)
+            made[_plain_key(one_spelling(typed))] = item
 
     def _settle_below(self, kind: Kind, key: Any, item: Any) -> None:
         below = kind.below(key) if type(item) in (dict, list) else None
@@ -111,6 +124,8 @@ class NormalForm:
             [name] = self.stored(keys, convert({key: None}, keys.annotation, str_keys=True))
         except ValidationError as error:
             raise refusal(str(error).partition(" - at `key`")[0]).at(key) from None
+        except OverflowError as error:
+            raise refusal(told(error)).at(key) from None
         if str(name) != str(key):
             raise refusal(f"this key is spelled {str(name)!r}").at(key)
         return name
@@ -153,7 +168,10 @@ def unknown_member(name: Any) -> Problem:
 def _kept_native(typed: Any) -> Any:
     """The same, for a typed value that MessagePack has a word for."""
     if type(typed) is datetime:
-        return typed if typed.tzinfo is UTC else plain(typed)
+        try:
+            return typed if typed.tzinfo is UTC else plain(typed)
+        except OverflowError:  # UTC has no year for it; the general way says so
+            return MISSING
     return typed if type(typed) is bytes else MISSING
 
 

@@ -19,6 +19,7 @@ from msgspec.structs import FieldInfo
 from kantad.values.content import check_scalar, encode_json
 from kantad.values.copies import LazyDict
 from kantad.values.errors import Problem
+from kantad.values.keys import SEVERAL, one_spelling
 
 SCALARS: Final = frozenset(
     {str, int, float, bool, NoneType, bytes, UUID, datetime, date, time, timedelta, Decimal, msgspec.UnsetType}
@@ -59,9 +60,33 @@ def name_of(key: Any) -> str | None:
     if type(key) is str:
         return key
     try:
-        return str(next(iter(msgspec.to_builtins({key: None}, str_keys=True))))
+        return str(next(iter(msgspec.to_builtins({one_spelling(key): None}, str_keys=True))))
     except TypeError:
         return None
+
+
+def name_in(held: dict[Any, Any], key: Any) -> str | None:
+    """The same of a key that the dict may have: then it is spelled as the one there, whoever wrote that."""
+    if type(key) in SEVERAL and key in held:
+        probe = _Probe(key)
+        dict.get(held, probe)
+        return str(next(iter(msgspec.to_builtins({probe.found: None}, str_keys=True))))
+    return name_of(key)
+
+
+class _Probe:
+    """Finds the key in a dict that is equal to this one."""
+
+    def __init__(self, key: Any) -> None:
+        self.key = self.found = key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        equal = bool(self.key == other)
+        self.found = other if equal else self.found
+        return equal
 
 
 @cache

@@ -18,7 +18,7 @@ import msgspec
 
 from kantad.values.codec import Codec, JsonCodec
 from kantad.values.content import check, decode_json, encode_json, same
-from kantad.values.errors import Problem
+from kantad.values.errors import Problem, told
 from kantad.values.framing import OWN_ENDING, OWN_LENGTH, JsonLines
 from kantad.values.moment import time_text
 from kantad.values.record import (
@@ -131,7 +131,7 @@ class OwnCodec(Codec):
                 )
             back = self.serializer.decode(body, type=dict)
         except _FAULTS as error:
-            raise Problem("invalid_value", f"{self.name} cannot keep this: {_told(error)}") from error
+            raise Problem("invalid_value", f"{self.name} cannot keep this: {told(error)}") from error
         if not same(back, decode_json(record)):
             raise Problem("invalid_value", f"{self.name} cannot keep this: it decodes to something else")
         return body
@@ -146,7 +146,7 @@ class OwnCodec(Codec):
         try:
             found: Any = self.serializer.decode(body, type=kind)
         except _FAULTS as error:
-            raise msgspec.DecodeError(_told(error)) from error
+            raise msgspec.DecodeError(told(error)) from error
         if type(found) is not kind:
             raise msgspec.DecodeError(f"decode gives {type(found).__name__}, not {kind.__name__}")
         if kind is Kept:  # whoever decodes it might not look into its lists
@@ -163,10 +163,6 @@ class OwnCodec(Codec):
 
 def _is_line(body: bytes) -> bool:
     return bool(body.strip()) and not any(byte in body for byte in b"\t\n\0") and not body.startswith(JsonLines.PREFIX)
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _check(record: Any) -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from kantad.values.content import MISSING
 from kantad.values.copies import LARGE_LIST, LazyDict, LazyList
-from kantad.values.plain import SCALARS, fields_of, name_of
+from kantad.values.plain import SCALARS, fields_of, name_in
 from kantad.values.pointer import Path
 
 OWN: Final = SCALARS | {type(MISSING)}  # nothing to go down into
@@ -46,7 +46,7 @@ class Trace:
 
     def note(self, key: Any, reached: bool = False) -> None:
         """What the base has at this key was seen, or only that it has a container there."""
-        name = None if self.whole or self.touched.get(key) else name_of(key)
+        name = None if self.whole or self.touched.get(key) else name_in(self.base, key)
         if name is not None:
             (self.journal.reached if reached else self.journal.read).add((*self.path, name))
 
@@ -81,7 +81,7 @@ class Tracked(LazyDict):
             self.trace.note(key)
         elif key not in self.trace.touched:  # not: what the base has now, which may be a mirror's and have moved on
             self.trace.note(key, reached=True)
-            value = drafted(value, (*self.trace.path, name_of(key) or ""), self.trace.journal)
+            value = drafted(value, (*self.trace.path, name_in(self.trace.base, key) or ""), self.trace.journal)
             if self.trace.whole and isinstance(value, Tracked):
                 value.trace.whole = True  # it is noted with all below it
             self.trace.touched.setdefault(key, False)

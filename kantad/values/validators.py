@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, overload
 from msgspec import convert
 
 from kantad.values.content import copied
-from kantad.values.errors import RAISED, Problem
+from kantad.values.errors import RAISED, Problem, said, told
 from kantad.values.pointer import Path, format
 
 Validator = Callable[["ReadOnly", tuple[Path, ...]], None]
@@ -109,7 +109,7 @@ def judge(validators: Iterable[Validator], root: dict[str, Any], touched: Iterab
 
 def reason(error: BaseException) -> str:
     """What an exception of the user's code says, and of which class it is where it says nothing."""
-    return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+    return said(error) or told(error) if isinstance(error, ValueError) else told(error)
 
 
 def _shared(paths: tuple[Path, ...]) -> Path:

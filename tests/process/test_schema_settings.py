@@ -65,6 +65,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "odd.py").write_text("def migrate_vx(d): ...\n")
     (tmp_path / "odder.py").write_text("def migrate_v1(): ...\n")
     (tmp_path / "waiting.py").write_text("async def migrate_v1(d): ...\n")
+    (tmp_path / "nothing.py").write_text("migrate_v1 = None\n")
     (tmp_path / "judging.py").write_text(
         "import msgspec\nfrom kantad.schema import validator\n"
         "class D(msgspec.Struct): ...\n@validator\ndef f(state): ...\n"
@@ -122,6 +123,7 @@ REFUSED = [
     (("--migrations", "odd"), "odd.migrate_vx: migrations are called migrate_v1"),
     (("--migrations", "odder"), "migrate_v1 takes neither (d) nor (d, ctx)"),
     (("--migrations", "waiting"), "migrate_v1 is async"),
+    (("--migrations", "nothing"), "nothing.migrate_v1 is no function"),
 ]
 
 

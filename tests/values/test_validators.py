@@ -98,6 +98,15 @@ def test_a_refusal_has_the_reason_and_the_path_that_all_touched_paths_share() ->
     assert refused(KeyError("x"), ("a",)) == ("KeyError: 'x'", "/a")
 
 
+class Silent(ValueError):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_an_exception_that_cannot_say_anything_refuses_as_others_do() -> None:
+    assert refused(Silent(), ("a",)) == ("Silent: ", "/a")
+
+
 def test_who_refuses_nothing_lets_it_pass() -> None:
     judge((), {}, [("a",)])
     judge((lambda state, touched: None,), STATE, [("a",)])

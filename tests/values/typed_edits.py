@@ -9,7 +9,7 @@ import enum
 import random
 import uuid
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
@@ -272,9 +272,16 @@ def naive(root: type[Any], value: Any, native: bool) -> Any:
         made = text_keys(msgspec.msgpack.decode(msgspec.msgpack.encode(typed)))
     else:
         made = decode_json(msgspec.json.encode(typed))
+        made["by_time"] = {in_utc(key): item for key, item in made["by_time"].items()}
     made["set_"].sort()
     made["old"] = {"n": 1, "s": "s"} | made["old"]  # msgspec leaves a dataclass's defaults out
     return MISSING if lost(value, made) else made
+
+
+def in_utc(text: str) -> str:
+    """The text of a time in UTC, unless it has no zone."""
+    moment = datetime.fromisoformat(text)
+    return text if moment.tzinfo is None else str(msgspec.to_builtins(moment.astimezone(UTC)))
 
 
 def text_keys(value: Any) -> Any:

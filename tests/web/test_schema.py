@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
+from kantad.values.diff import SAME
 from kantad.values.schema import Schema
 from tests.serving import Serving
 from tests.web.ws_kit import Peer
@@ -27,6 +28,7 @@ class User(msgspec.Struct):
 class Data(msgspec.Struct):
     users: dict[UUID, User] = {}
     total: int = 0
+    visits: dict[datetime, int] = {}
 
 
 def check(state: Any, touched: Any) -> None:
@@ -78,6 +80,7 @@ async def test_what_fits_is_stored_in_its_normal_form(typed: Serving) -> None:
     assert await typed.value() == {
         "users": {ANN: {"name": "Ann", "age": 0, "seen": None, "raw": "", "kind": "a"}},
         "total": 0,
+        "visits": {},
     }
     for seen in ("2026-06-10T02:55:00+00:00", "2026-06-10T02:55:00Z"):
         got = await typed.ask("PATCH", f"/v1/data/users/{ANN}", {"seen": seen, "raw": "AHg="})
@@ -88,6 +91,36 @@ async def test_what_fits_is_stored_in_its_normal_form(typed: Serving) -> None:
     assert isinstance(stored["seen"], datetime) is typed.engine.foreign
     got = await typed.ask("DELETE", f"/v1/data/users/{ANN}/seen")
     assert (got.status, (await typed.value(f"/users/{ANN}"))["seen"]) == (200, None)
+
+
+@both
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-02:00"])
+async def test_a_time_that_a_messagepack_file_has_no_utc_year_for_is_refused(unstarted: Serving, time: str) -> None:
+    await unstarted.start(schema=SCHEMA, format="msgpack")
+    await unstarted.put(f"/users/{ANN}", {"name": "Ann"})
+    before = unstarted.mark()
+    for path, body in ((f"/users/{ANN}/seen", time), (f"/users/{ANN}", {"name": "Ann", "seen": time})):
+        for _ in range(2):
+            got = await unstarted.ask("PUT", f"/v1/data{path}", body)
+            assert (got.status, got.json["detail"]) == (422, "OverflowError: date value out of range")
+    for _ in range(2):
+        got = await unstarted.ask("PUT", f"/v1/data/visits/{time}", 1)
+        assert (got.status, got.json["path"]) == (422, f"/visits/{time}")
+    assert unstarted.mark() == before
+
+
+async def test_equal_keys_of_a_dict_are_one_member_also_at_the_next_start(unstarted: Serving) -> None:
+    await unstarted.start(schema=SCHEMA)
+    await unstarted.put("/visits/2026-06-10T02:55:00Z", 1)
+    before = unstarted.mark()
+    other = "2026-06-10T04:55:00+02:00"
+    for body in ({other: 2}, {"2026-06-10T02:55:00Z": 1, other: 2}):
+        got = await unstarted.ask("PATCH", "/v1/data/visits", body)
+        assert (got.status, got.json["path"]) == (422, f"/visits/{other}")
+        assert got.json["detail"] == "this key is spelled '2026-06-10T02:55:00Z'"
+    assert unstarted.mark() == before
+    assert SCHEMA.normalised(unstarted.engine.root)[1] is SAME
+    assert SCHEMA.normalised({"visits": {other: 5}})[0]["visits"] == {"2026-06-10T02:55:00Z": 5}
 
 
 @both
