@@ -8,6 +8,7 @@ are given for a while before, for the compaction, and for a while after it. Noth
 import argparse
 import asyncio
 import gc
+import os
 import random
 import tempfile
 import threading
@@ -21,7 +22,7 @@ from kantad.engine.engine import Engine
 from kantad.engine.memory import return_large_blocks
 from kantad.engine.opening import open_engine
 from kantad.engine.proposal import Proposal
-from kantad.store.log import new_file
+from kantad.store.formats import new_file
 from kantad.values.framing import BinaryFrames
 from kantad.values.moment import now_micros
 from kantad.values.record import CHAIN_START
@@ -32,7 +33,7 @@ WRITERS = 4
 
 def make(path: Path, objects: int, updates: int, format: str, snapshot: bool = True) -> None:
     """A log, with a snapshot at its end."""
-    framing, codec = new_file(format)
+    framing, codec = new_file(format, os.urandom(4))
     micros, chain, rev, size = now_micros() - 10_000_000_000, CHAIN_START, 0, framing.header
     state: dict[str, dict[str, object]] = {}
     with path.open("wb") as file:

@@ -25,7 +25,7 @@ from msgspec import Meta
 from kantad.engine.engine import Engine
 from kantad.engine.lane import write_all
 from kantad.engine.opening import open_engine
-from kantad.store.log import new_file
+from kantad.store.formats import new_file
 from kantad.values.framing import BinaryFrames
 from kantad.values.pointer import parse
 from kantad.values.record import CHAIN_START
@@ -123,7 +123,7 @@ async def measure(folder: str, size: int, format: str, steps: int, only: str) ->
     """Print the figures of one size and format."""
     keys = [str(UUID(int=number)) for number in range(size)]
     path = os.path.join(folder, f"{size}.{format}.kantadb")
-    framing, codec = new_file(format)
+    framing, codec = new_file(format, os.urandom(4))
     state = {"users": {key: user(number) for number, key in enumerate(keys)}}
     micros = int(datetime.now(UTC).timestamp() * 1e6)
     head = framing.seed if isinstance(framing, BinaryFrames) else b""

@@ -14,6 +14,7 @@ import random
 import shutil
 import sys
 import urllib.request
+from typing import Any
 
 sys.path.insert(0, os.environ.get("PEERS", "."))
 
@@ -132,7 +133,7 @@ class Peer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def make(spec: str) -> object:
+def make(spec: str) -> Any:
     """A peer of a spec, kantad or one of the suite's."""
     kind, *options = spec.split(",")
     if kind == "kantad":
