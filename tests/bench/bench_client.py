@@ -22,10 +22,7 @@ from typing import Any
 import msgspec
 from kanta_client import KantaClient
 
-from tests.bench.peer_kantad import (
-    Peer,
-    w,  # type: ignore[attr-defined]
-)
+from tests.bench.peer_kantad import Peer, w
 
 TASKS = 64
 KEYED = 600_000  # updates with keys, more than a round gets through

@@ -21,6 +21,8 @@ sys.path.insert(0, os.environ.get("PEERS", "."))
 import run_all  # type: ignore[import-not-found]
 import workload as w  # type: ignore[import-not-found]
 
+__all__ = ["Peer", "w"]
+
 
 class Peer:
     """One kantad process on a fresh file."""
