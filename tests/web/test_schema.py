@@ -123,6 +123,19 @@ async def test_equal_keys_of_a_dict_are_one_member_also_at_the_next_start(unstar
     assert SCHEMA.normalised({"visits": {other: 5}})[0]["visits"] == {"2026-06-10T02:55:00Z": 5}
 
 
+@pytest.mark.parametrize("form", ["json", "msgpack"])
+async def test_a_member_that_is_called_by_a_number_is_refused(unstarted: Serving, form: str) -> None:
+    await unstarted.start(schema=SCHEMA, format=form)
+    await unstarted.put(f"/users/{ANN}", {"name": "Ann"})
+    before = unstarted.mark()
+    for path, body in (("", {5: 1}), (f"/users/{ANN}", {"name": "Ann", 5: 1}), ("/users", {ANN: {5: 1}})):
+        for method in ("PUT", "PATCH"):
+            packed = msgspec.msgpack.encode(body)
+            got = await unstarted.ask(method, f"/v1/data{path}", None, "Content-Type: application/msgpack", body=packed)
+            assert (got.status, got.code) == (422, "validation_failed")
+    assert unstarted.mark() == before
+
+
 @both
 async def test_a_post_gives_its_child_the_defaults_under_a_key_that_fits(typed: Serving) -> None:
     got = await typed.ask("POST", "/v1/data/users", {"name": "Bob"})
