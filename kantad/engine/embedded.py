@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Final, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 from kantad.engine.changes import Changes
 from kantad.engine.compacting import Compacted
 from kantad.engine.engine import Engine as Core
 from kantad.engine.live import ConsistencyViolation, Live
 from kantad.engine.opening import open_engine
-from kantad.engine.proposal import Ack, Proposal
+from kantad.engine.proposal import ACKS, Ack, Proposal
 from kantad.engine.transaction import NestedTransaction, Transaction
 from kantad.store.disk import Disk
 from kantad.store.log import Broken
@@ -33,6 +33,8 @@ from kantad.values.retention import Retention, retention
 from kantad.values.schema import Schema
 
 T = TypeVar("T")
+
+MOST_SECONDS: Final = 3600
 
 
 class Options(TypedDict, total=False):
@@ -59,6 +61,22 @@ class Options(TypedDict, total=False):
     clock: Callable[[], int]
 
 
+CHOICES: Final = {"ack": ACKS, "consistency": ("touched", "whole")}
+
+
+def _check(options: Options) -> None:
+    """Look at what would go unnoticed: an option that is misspelled is one that is not set."""
+    for name in options.keys() - Options.__annotations__.keys():
+        raise TypeError(f"there is no option {name!r}")
+    for name, choices in CHOICES.items():
+        if options.get(name, choices[0]) not in choices:
+            raise ValueError(f"{name} is one of {', '.join(choices)}")
+    if not 0 <= options.get("flush_interval", 0.0) <= MOST_SECONDS:
+        raise ValueError(f"flush_interval is a number of seconds, 0 to {MOST_SECONDS}")
+    if options.get("retain") is not None and options.get("readonly"):
+        raise ValueError("retain drops history from the file, and readonly leaves it as it is")
+
+
 class Engine(Generic[T]):
     """A database of one's own. `data` is a Struct type, an instance of one that a new file begins with, or nothing.
 
@@ -74,7 +92,9 @@ class Engine(Generic[T]):
         self: "Engine[T]", filename: str | os.PathLike[str], data: type[T] | T, **options: Unpack[Options]
     ) -> None: ...
     def __init__(self, filename: str | os.PathLike[str], data: Any = None, **options: Unpack[Options]) -> None:
-        """Raises `CodeError` for a type or migrations that cannot be used, ImportError, and ValueError for `retain`."""
+        """Raises `CodeError` for a type or migrations that cannot be used, ImportError, TypeError for an option that
+        there is not, and ValueError for one that cannot be so."""
+        _check(options)
         self._filename, self._options = os.fspath(filename), options
         self._own = None if data is None or isinstance(data, type) else data
         self._schema = None if data is None else _schema(data if isinstance(data, type) else type(data))
@@ -82,8 +102,6 @@ class Engine(Generic[T]):
         self._whole = options.get("consistency", "touched") == "whole"
         kept = options.get("retain")
         self._retain = None if kept is None else _retention(kept)
-        if self._retain is not None and options.get("readonly"):
-            raise ValueError("retain drops history from the file, and readonly leaves it as it is")
         self._core: Core | None = None
         self._live: Live[T] | None = None
         self._open: Transaction[T] | None = None

@@ -32,7 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `kantad check`."""
     parser.add_argument("file", metavar="FILE", help="the database file")
     add_format(parser)
-    parser.add_argument("--end", type=int, metavar="BYTES", help="verify only this much of it, from its start")
+    parser.add_argument("--end", type=_bytes, metavar="BYTES", help="verify only this much of it, from its start")
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes, as an argument; raises as argparse wants it."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes")
+    return int(text)
 
 
 def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:

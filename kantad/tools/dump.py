@@ -1,7 +1,8 @@
 """Print the state of a database as JSON, now, at a revision, or at a moment.
 
 Reads only, needs no lock, and may be used on a live file. Exit status 1: the file does not hold that
-revision; 2: usage, a cursor of another history, no such file, or it may not be read; 65: it is damaged or no kantadb.
+revision; 2: usage, a cursor that is not of this history, no such file, or it may not be read; 65: it is damaged
+or no kantadb.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the database file")
     add_format(parser)
     when = parser.add_mutually_exclusive_group()
-    when.add_argument("--rev", metavar="REV", help="the state at a revision, or at a cursor")
+    when.add_argument("--rev", metavar="N", help="the state at a revision, or at a cursor, which is verified")
     when.add_argument("--at", metavar="TIME", help="the state at a time (RFC 3339)")
 
 
@@ -41,7 +42,9 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
         at = None if args.at is None else micros_of(parse_time(args.at, "--at"))
         rev, chain = (None, None) if args.rev is None else parse_cursor(args.rev, "--rev")
         with reading(os.path.realpath(args.file), args.format) as (buffer, size, framing, codec):
-            state = _state(os.path.realpath(args.file), buffer, size, framing, codec, rev, chain, at)
+            state, found = _state(os.path.realpath(args.file), buffer, size, framing, codec, rev, at)
+        if chain is not None and chain != found.hex():
+            raise Problem("history_diverged", "--rev is not a cursor of this history")
     except Gone as gone:
         print(f"{name} does not hold that revision: {gone}", file=err)
         return MISSING
@@ -57,32 +60,18 @@ def run(args: argparse.Namespace, out: TextIO, err: TextIO) -> int:
 
 
 def _state(
-    path: str,
-    buffer: Any,
-    size: int,
-    framing: Framing,
-    codec: Codec,
-    rev: int | None,
-    chain: str | None,
-    at: int | None,
-) -> Any:
+    path: str, buffer: Any, size: int, framing: Framing, codec: Codec, rev: int | None, at: int | None
+) -> tuple[Any, bytes]:
+    """The state, and the chain at it; raises `Gone`."""
     found = recover_from(path, buffer, size, framing, codec)
     past = Retrace(buffer, found.end, framing, codec, found.oldest, path)
     if at is not None:
         rev = max(past.moments(at))
     if rev is None or rev == found.rev:
-        _check(chain, found.chain)
-        return found.state
+        return found.state, found.chain
     if not found.oldest <= rev < found.rev:
         raise Gone(f"it has {found.oldest} to {found.rev}")
     del found  # before another state is made
     for _ in past.steps(rev):
         pass
-    _check(chain, past.chain)
-    return past.state
-
-
-def _check(asked: str | None, chain: bytes) -> None:
-    """Raise the `Problem` of a cursor that is not of this history."""
-    if asked is not None and asked != chain.hex():
-        raise Problem("history_diverged", "--rev is not a cursor of this history")
+    return past.state, past.chain

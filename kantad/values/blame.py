@@ -65,6 +65,8 @@ def _failing(kind: Kind, value: Any) -> Any:
 
 
 def _failing_key(kind: Kind, value: Any) -> list[str]:
+    if kind.key is None:  # members are called by text; in MessagePack a key may be a number
+        return [str(key) for key in value if type(key) is not str][:1]
     keys = dict_of(kind)
     return [str(key) for key in value if not fits(keys, {key: None})][:1]
 

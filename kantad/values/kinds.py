@@ -140,6 +140,7 @@ class Compiler:
     def __init__(self) -> None:
         self.known: dict[int, tuple[types.Type, Kind]] = {}  # by the id of the description, which is kept
         self.unsettled = False  # whether msgspec leaves something open: order of sets, defaults of dataclasses, keys
+        self.several = False  # whether there are keys of several spellings
         self.tuples = False  # or other arrays that are no lists
         self.odd_keys = False  # keys that MessagePack would have as floats or byte strings
 
@@ -172,6 +173,7 @@ class Compiler:
         elif isinstance(described, types.DictType):
             kind.key, kind.item = self.kind(described.key_type), self.kind(described.value_type)
             kind.whole = described.min_length is not None or described.max_length is not None
+            self.several |= kind.key.several
             self.unsettled |= kind.key.several
             self.odd_keys |= isinstance(described.key_type, types.FloatType | types.BytesType)
         elif isinstance(described, types.CollectionType):

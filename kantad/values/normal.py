@@ -160,6 +160,28 @@ class NormalForm:
         return made
 
 
+def refuse_merged(kind: Kind, given: Any, made: Any) -> None:
+    """Refuse an object that has two keys of which the normal form makes one, so that an item would be lost."""
+    kind = kind.of(made)
+    if type(made) is list and type(given) is list and not kind.sorted:
+        pairs: Any = zip(range(len(made)), given, made, strict=False)  # defaults may have been added
+    elif type(made) is not dict or type(given) is not dict:
+        return
+    elif kind.members is not None:
+        pairs = ((name, given[name], item) for name, item in made.items() if name in given)
+    elif kind.key is None or len(given) == len(made):
+        pairs = zip(made, given.values(), made.values(), strict=False)
+    else:
+        raise refusal("two of its keys are equal, and would become one")
+    for key, before, after in pairs:
+        below = kind.below(key) if type(after) in (dict, list) else None
+        try:
+            if below is not None:
+                refuse_merged(below, before, after)
+        except Problem as problem:
+            raise problem.at(key) from None
+
+
 def unknown_member(name: Any) -> Problem:
     """The refusal of a member that the type does not have; its path begins at the object."""
     return refusal(f"Object contains unknown field `{name}`").at(name)

@@ -16,7 +16,7 @@ from kantad.values.diff import SAME, difference
 from kantad.values.effect import changed
 from kantad.values.errors import Problem
 from kantad.values.kinds import FREE, Kind, Member, Unsupported, compiled
-from kantad.values.normal import NormalForm, unknown_member
+from kantad.values.normal import NormalForm, refuse_merged, unknown_member
 from kantad.values.patch import escape, unescape, unmarshal
 from kantad.values.pointer import Path
 from kantad.values.splice import spliced
@@ -30,7 +30,7 @@ class Schema:
         """Raises `Unsupported`."""
         self.type, self.validators = root, validators
         self.kind, noticed = compiled(root)
-        self.form, self.odd_keys = NormalForm(noticed), noticed.odd_keys
+        self.form, self.odd_keys, self.several_keys = NormalForm(noticed), noticed.odd_keys, noticed.several
 
     @property
     def name(self) -> str:
@@ -58,6 +58,8 @@ class Schema:
         made = self.form.converted(self.kind, state)
         if same_bytes(state, made):
             return made, SAME
+        if self.several_keys:
+            refuse_merged(self.kind, state, made)
         self.form.check(made)
         return made, difference(state, made)
 

@@ -188,7 +188,8 @@ def own_codec(name: str, made: Any) -> OwnCodec:
             raise Unusable(f"it has no method {method}")
     codec = OwnCodec(name, made, FRAMERS[framer])
     try:
-        _try_out(codec)
+        payload = _try_out(codec)
+        _expect(OwnCodec(name, type(made)(), codec.lines).decode(payload, Change).diff, TRIED)  # as the next start does
     except Problem as problem:
         raise Unusable(problem.detail.removeprefix(f"{name} cannot keep this: ")) from problem.__cause__
     except DECODE_ERRORS as error:
@@ -213,8 +214,11 @@ TRIED: Final[dict[str, Any]] = {
 }
 
 
-def _try_out(codec: OwnCodec) -> None:
-    """Encode and decode what a database may hold; raises `Unusable`, and what the codec raises."""
+def _try_out(codec: OwnCodec) -> bytes:
+    """Encode and decode what a database may hold; raises `Unusable`, and what the codec raises.
+
+    Returns the first record, which is to be decoded without the object that encoded it, and after others.
+    """
     fields: dict[str, Any] = {"v": 3, "u": "ann", "m": 1_750_000_000_000_001, "id": "key", "q": "0badcafe", "b": 7}
     payload, chain = codec.change(1_750_000_000_000_000, "act", TRIED, CHAIN_START, **fields)
     record: Change = codec.decode(payload, Change)
@@ -233,6 +237,7 @@ def _try_out(codec: OwnCodec) -> None:
     _expect(codec.decode(snapshot, Snapshot).state, TRIED)
     _expect(codec.decode(snapshot, SnapshotHead).h, chain.hex())
     _expect(codec.decode(snapshot, Kept).ids, kept.ids)
+    return payload
 
 
 def _decodes(codec: OwnCodec, payload: bytes) -> bool:

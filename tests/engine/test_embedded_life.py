@@ -181,3 +181,21 @@ async def test_other_programs_go_on_with_the_file_and_back(path: Path, form: str
         with engine.transaction("ours") as data:
             data.users[ANN].tags.remove("kanta")
         assert engine.data.users[ANN].tags == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"consistency": "Whole"}, ValueError, "consistency is one of touched, whole"),
+        ({"ack": "durabel"}, ValueError, "ack is one of durable, written, applied"),
+        ({"flush_interval": -1}, ValueError, "flush_interval"),
+        ({"flush_interval": float("nan")}, ValueError, "flush_interval"),
+        ({"retian": "30d"}, TypeError, "no option 'retian'"),
+        ({"migration_ctx": 5}, TypeError, "no option 'migration_ctx'"),
+    ],
+)
+def test_an_option_that_is_misspelled_is_refused(
+    tmp_path: Path, options: Any, error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        Engine(tmp_path / "a.kantadb", Data, **options)

@@ -193,3 +193,10 @@ def test_a_snapshot_beside_the_file_that_is_not_used_is_told_of(log: Maker, tmp_
     ran = command(check, path)
     assert (ran.status, ran.err) == (0, "")
     assert f"warning: {path}.snapshot is not used: " in ran.out
+
+
+@pytest.mark.parametrize("end", ["-5", "x", "1.5", ""])
+def test_an_end_that_is_no_number_of_bytes_is_usage(tmp_path: Path, end: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(check, stored(tmp_path, Maker("json")), f"--end={end}")
+    assert ended.value.code == 2

@@ -1,6 +1,7 @@
 """Formats of one's own: what a class must have, what it may not do, what its records look like."""
 
 from datetime import UTC, datetime
+from os import urandom
 from typing import Any
 
 import cbor2
@@ -86,6 +87,30 @@ class TestRefusals:
             return cbor2.dumps(obj)
 
         assert "something else" in self.refused(encode=encode)
+
+    def test_a_record_that_only_the_object_that_encoded_it_decodes_is_noticed(self) -> None:
+        def init(self: Any) -> None:
+            self.key = urandom(1000)
+
+        def encode(self: Any, obj: Any) -> bytes:
+            return self.key + cbor2.dumps(obj)
+
+        def decode(self: Any, payload: bytes, *, type: Any) -> Any:
+            if payload[:1000] != self.key:
+                raise ValueError("another key")
+            return msgspec.convert(cbor2.loads(payload[1000:]), type)
+
+        assert "another key" in self.refused(__init__=init, encode=encode, decode=decode)
+
+    def test_a_decoder_that_gives_back_what_was_encoded_last_is_noticed(self) -> None:
+        last: list[Any] = []
+
+        def encode(self: Any, obj: Any) -> bytes:
+            last[:] = [obj]
+            return b"x"
+
+        refused = self.refused(encode=encode, decode=lambda self, payload, type: msgspec.convert(last[0], type))
+        assert "not what it encoded" in refused
 
     def test_a_line_that_decodes_without_its_first_byte_is_noticed(self) -> None:
         def decode(self: Any, payload: bytes, *, type: Any) -> Any:

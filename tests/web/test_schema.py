@@ -10,6 +10,7 @@ import pytest
 from msgspec import Meta
 
 from kantad.values.diff import SAME
+from kantad.values.errors import Problem
 from kantad.values.schema import Schema
 from tests.serving import Serving
 from tests.web.ws_kit import Peer
@@ -120,7 +121,23 @@ async def test_equal_keys_of_a_dict_are_one_member_also_at_the_next_start(unstar
         assert got.json["detail"] == "this key is spelled '2026-06-10T02:55:00Z'"
     assert unstarted.mark() == before
     assert SCHEMA.normalised(unstarted.engine.root)[1] is SAME
+    with pytest.raises(Problem, match="two of its keys are equal") as refused:
+        SCHEMA.normalised({"visits": {other: 5, "2026-06-10T02:55:00Z": 5}})
+    assert refused.value.keys == ["visits"]
     assert SCHEMA.normalised({"visits": {other: 5}})[0]["visits"] == {"2026-06-10T02:55:00Z": 5}
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack"])
+async def test_a_member_that_is_called_by_a_number_is_refused(unstarted: Serving, form: str) -> None:
+    await unstarted.start(schema=SCHEMA, format=form)
+    await unstarted.put(f"/users/{ANN}", {"name": "Ann"})
+    before = unstarted.mark()
+    for path, body in (("", {5: 1}), (f"/users/{ANN}", {"name": "Ann", 5: 1}), ("/users", {ANN: {5: 1}})):
+        for method in ("PUT", "PATCH"):
+            packed = msgspec.msgpack.encode(body)
+            got = await unstarted.ask(method, f"/v1/data{path}", None, "Content-Type: application/msgpack", body=packed)
+            assert (got.status, got.code) == (422, "validation_failed")
+    assert unstarted.mark() == before
 
 
 @both
