@@ -1,6 +1,6 @@
 """Faults injected into a real process's system calls: killed, refused, cut short or slowed at the n-th call.
 
-Needs strace and the right to trace; without them the tests are skipped and say so.
+Needs strace and the right to trace: see `conftest`.
 """
 
 import asyncio
