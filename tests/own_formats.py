@@ -74,7 +74,11 @@ OWN = (CBOR, REVERSED, PREFIXED)
 
 def format_flag(path: Path | str) -> str | None:
     """What a test's file needs to be told to be opened: the name of its format where it is one's own."""
-    data = Path(path).read_bytes()
+    return flag_of(Path(path).read_bytes())
+
+
+def flag_of(data: bytes) -> str | None:
+    """The same of a file's content."""
     if detect(data) != FOREIGN:
         return None
     for name in OWN:

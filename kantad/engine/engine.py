@@ -70,6 +70,7 @@ class Engine:
         self.log, self.clock, self.max_depth, self.policy = log, clock, max_depth, ack
         self.root, self.rev, self.chain, self.micros = found.state, found.rev, found.chain, found.micros or clock()
         self.v, self.m = found.v, found.m
+        self.unsettled = (found.rev, found.read_as) if found.read_as else (-1, "")  # see `read_as`
         self.foreign = log.codec.foreign
         self.visible = Visible(found.rev, found.chain)
         self.durable, self.durable_rev, self.durable_end = self.visible, found.rev, log.size
@@ -79,7 +80,7 @@ class Engine:
         self.backlog = Backlog(log, found)
         self.interest = Interest()
         self.written = self.visible  # what the operating system has
-        self.written_last = self.durable_last = found.last  # where the last change stands; -1: not known, or not ours
+        self.written_last = self.durable_last = found.last  # where the last change stands; -1: not known
         self.warnings = found.warnings
         self.history = "not verified yet"  # of the part before the snapshot that the start began with
         self.trouble: str | None = None  # why writes fail at the moment
@@ -165,6 +166,13 @@ class Engine:
             self.window.add(proposal.key, Seen(q, self.rev, self.chain, micros, True, child))
         return Outcome(self.rev, self.chain, micros, True, False, shown, child)
 
+    def read_as(self, rev: int) -> str:
+        """How some of kanta's records are read, where nothing up to this revision of the log tells.
+
+        The first change behind them does, so that nothing that another program adds can tell otherwise.
+        """
+        return self.unsettled[1] if rev == self.unsettled[0] else ""
+
     def refusal(self) -> Problem:
         """Why no write is taken."""
         if self.readonly:
@@ -215,6 +223,8 @@ class Engine:
         with committer.lock:
             first = committer.first_rev_with_room()
             ends = self.log.codec.ends(micros, action, self.v, user, m, key, q, first)
+            if self.rev == self.unsettled[0]:
+                ends = self.log.codec.settling(*ends, self.unsettled[1])
             change = make(self, ends, place, target, sub, self.rev + 1, self.chain, (self.micros, self.m))
             self.rev, self.chain, self.micros = change.rev, change.chain, micros
             if m is not None:

@@ -76,6 +76,8 @@ def _write_each(
                 admit(write.a, write.u)
                 action, user, first = write.a, write.u, group
                 unkeyed = codec.ends(micros, action, engine.v, user, b=group)
+                if rev == engine.unsettled[0]:
+                    unkeyed = codec.settling(*unkeyed, engine.unsettled[1])
             ends = opening, closing = unkeyed
             place = path, opened, closed = place_of(write.path)
             if key is not None:

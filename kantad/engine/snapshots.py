@@ -24,9 +24,10 @@ import msgspec
 from kantad.engine.pending import hidden, settling
 from kantad.engine.visible import Visible
 from kantad.engine.worker import Worker
-from kantad.store.beside import Picture, beside, frame_of, put, refuse_to_replace, write
+from kantad.store.beside import Picture, beside, frame_of, put, refuse_to_replace, spot, write
 from kantad.store.compaction import Rewritten
 from kantad.store.disk import remove_leftovers
+from kantad.store.formats import is_own
 from kantad.store.history import Anchor, KeyedChange, packed
 from kantad.store.log import FULL
 from kantad.store.question import message
@@ -43,6 +44,7 @@ logger = logging.getLogger("kantad")
 COMMAND: Final = (sys.executable, "-P", "-m", "kantad.tools.snapshot")
 LEAST: Final = 1 << 20  # bytes that the log grows between two
 SMALL: Final = 4 << 20  # bytes of a state that is written into the file; it has mostly a third of that
+OWN_SMALL: Final = 256 << 10  # the same in a format of one's own, which may be slow
 WORTH_IT: Final = 1000  # changes that a start would have to replay, from which on a stop writes one
 FIRST_WAIT: Final = 10.0  # seconds until another is tried where one failed; then twice as long each time
 LONGEST_WAIT: Final = 3600.0
@@ -52,16 +54,15 @@ class Snapshots:
     """One engine's. `least` and `small` in bytes, as above."""
 
     def __init__(self, engine: "Engine", found: Recovered) -> None:
-        self.engine, self.least, self.small = engine, LEAST, SMALL
+        self.engine, self.least = engine, LEAST
+        self.small = OWN_SMALL if isinstance(engine.log.codec, OwnCodec) else SMALL
         self.command: Sequence[str] = COMMAND
-        self.own = isinstance(engine.log.codec, OwnCodec)
         self.rev, self.place, self.bytes = found.start_rev, found.start, found.snapshot  # of the last one
         self.is_beside = found.beside
         self.before = (self.rev, self.is_beside)  # that, while one is written into the file
         self.last: tuple[Visible, int] | None = None
         if found.snapshot:
             self.last = (Visible(found.start_rev, found.start_chain), found.snapshot)
-        self.unsettled = found.ambiguous  # only one in the file settles how kanta's records are read
         self.running: asyncio.Task[tuple[Visible, int]] | None = None
         self.placing = False
         self.trouble: str | None = None  # why the last one failed
@@ -82,8 +83,8 @@ class Snapshots:
         return self.engine.log.size - self.place > max(self.least, 2 * self.bytes)
 
     def in_file(self) -> bool:
-        """Whether the next one goes into the file; in a format of one's own it always does."""
-        return self.own or self._is_small() or self.unsettled or self.engine.durable_last < 0
+        """Whether the next one goes into the file."""
+        return self._is_small() or self.engine.durable_last < 0
 
     def _is_small(self) -> bool:
         return self.bytes + self.engine.log.size - self.place <= self.small
@@ -110,7 +111,7 @@ class Snapshots:
 
     def written(self) -> None:
         """It is on the disk."""
-        self.last, self.unsettled, self.trouble = (self.engine.written, self.bytes), False, None
+        self.last, self.trouble = (self.engine.written, self.bytes), None
 
     def failed(self) -> None:
         """There was no room for it."""
@@ -124,7 +125,6 @@ class Snapshots:
         else:
             self.rev, self.place, self.bytes, self.is_beside = done.rev, done.start, done.start, False
             self.last = (Visible(done.rev, done.chain), done.start)
-        self.unsettled = False
 
     async def _write_in_file(self) -> tuple[Visible, int]:
         future, settle = settling()
@@ -183,9 +183,11 @@ class Snapshots:
         at = engine.durable
         seen = engine.window.changes
         window = packed([KeyedChange(key, s.q, s.rev, s.chain, s.micros, s.outline) for key, s in seen.items()])
-        picture = Picture(engine.root, at.rev, at.chain, engine.micros, engine.v, engine.m, engine.durable_last, window)
         try:
             refuse_to_replace(log.path)
+            with log.buffer() as buffer:
+                place = spot(buffer, engine.durable_last, log.framing, log.codec, at.chain, engine.read_as(at.rev))
+            picture = Picture(engine.root, at.rev, at.chain, engine.micros, engine.v, engine.m, place, window)
             parts = frame_of(picture, log.framing, log.codec)
             put(log.disk, write(log.disk, log.path, parts, log.disk.fstat(log.fd)), log.path)
         except OSError as error:
@@ -227,7 +229,8 @@ class Snapshots:
             if self.in_file():
                 return await self._write_in_file()
             log, end = engine.log, engine.durable_end
-            order = Depict(log.path, log.identity, end, engine.durable_last, at.rev, at.chain)
+            name = log.codec.name
+            order = Depict(log.path, log.identity, end, engine.durable_last, at.rev, at.chain, name)
             begun = time.monotonic()
             size = await self._made(order)
             self.rev, self.place, self.bytes, self.is_beside = at.rev, end, size, True
@@ -241,7 +244,7 @@ class Snapshots:
         disk, path = self.engine.log.disk, self.engine.log.path
         done = False
         try:
-            worker = Worker.start(self.command)
+            worker = Worker.start(self.command, is_own(order.format))
             try:
                 made = decode_depicted(await worker.ask(message(order)))
                 if made.code:

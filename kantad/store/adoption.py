@@ -32,6 +32,7 @@ class Adoption:
         self.adopted = self.unfit = self.snapshots = self.mended = 0
         self.before = b""  # the record before, where it was another program's
         self.link = self.replayer.chain  # the chain in the original behind the record before
+        self.kanta: str | None = None  # what the next change with `h` has to say, see `Change`
         self.first = self.replayer.rev + 1  # the first revision of the new chain
         self.unproven: list[
             tuple[int, int]
@@ -40,7 +41,9 @@ class Adoption:
     def frames(self, offset: int) -> Iterator[bytes]:
         """The bytes to write from this offset of the new file on."""
         replayer = self.replayer
-        replayer.take_rival()
+        if replayer.rival is not None:
+            self.kanta = self._read_as()
+            replayer.settle(self.kanta)
         self.before = replayer.before[1] if replayer.before is not None else b""
         last = Last(replayer.micros, replayer.chain)
         for sound in records_from(self.buffer, self.start, self.end, self.framing, self.codec, last):
@@ -52,6 +55,14 @@ class Adoption:
                 framed = self.framing.frame(payload, offset, snapshot)
                 offset += len(framed)
                 yield framed
+
+    def _read_as(self) -> str:
+        """How kanta's records before the damage are read that can be read in two ways: one behind it may say that."""
+        last = Last(self.replayer.micros, self.replayer.chain)
+        for sound in records_from(self.buffer, self.start, self.end, self.framing, self.codec, last):
+            if isinstance(sound.record, Change) and sound.record.kanta is not None:
+                return sound.record.kanta
+        return "0.9"
 
     def _is_proven(self, sound: Sound, record: Change) -> bool:
         """Whether a record is what the original's chain says, of which the one before it is a part."""
@@ -85,8 +96,16 @@ class Adoption:
             m = None if record.m is None else micros_of(record.m)
             micros = max(replayer.micros, micros_of(record.ts))
             payload, chain = self.codec.change(
-                micros, record.a, record.diff, replayer.chain, v=record.v, u=record.u, m=m, id=record.id, q=record.q
+                *(micros, record.a, record.diff, replayer.chain),
+                v=record.v,
+                u=record.u,
+                m=m,
+                id=record.id,
+                q=record.q,
+                about=record.about,
+                kanta=self.kanta or record.kanta,
             )
+            self.kanta = None
         self._went_on(chain, micros_of(record.ts), record.v)
         self.before = sound.payload if record.h is None else b""
         self.adopted += 1
@@ -116,7 +135,8 @@ class Adoption:
         micros = max(replayer.micros, micros_of(snapshot.ts))
         diff = difference(replayer.state, snapshot.state)
         if diff is not SAME and diff is not MISSING:
-            payload, chain = self.codec.change(micros, "repair", diff, replayer.chain, v=snapshot.v)
+            payload, chain = self.codec.change(micros, "repair", diff, replayer.chain, v=snapshot.v, kanta=self.kanta)
+            self.kanta = None
             payloads.append((payload, False))
             replayer.state = snapshot.state
             self._went_on(chain, micros, snapshot.v)

@@ -3,13 +3,15 @@
 It is a cache, so that a start need not replay a long log whose snapshots would take long to write into it.
 Its record begins with `at`, the offset in the log where the last change in it stands. It is of use for a log that
 has a change there which says the same chain value: a chain value tells one history from all others, so the
-records behind it are the ones that are missing. Everything else is passed over, and the log read as if there
-were no such file: one that is torn or altered (its checksum), of another database or another history, ahead of
+records behind it are the ones that are missing. Where that change is another program's, which says no chain value,
+`log` is a hash of all that stands in the log up to there. Everything else is passed over, and the log read as if
+there were no such file: one that is torn or altered (its checksum), of another database or another history, ahead of
 the log (records were cut off), of a log whose offsets moved (compacted, repaired), or older than a snapshot in it.
 
 Where records of another program stand behind it, it is passed over as well: how these are read may depend
-on what stands before them. Read by `log`, by the process that makes the next one (`tools.snapshot`), by `check`
-and by who replays the past. Blocking.
+on what stands before them. It is in the format of the log, but in JSON where that is one of the user's own: those
+hold nothing that JSON does not, and its first bytes tell it from anything else. Read by `log`, by the process that
+makes the next one (`tools.snapshot`), by `check` and by who replays the past. Blocking.
 """
 
 import contextlib
@@ -19,14 +21,17 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from blake3 import blake3
+
 from kantad.store.disk import Disk, make_alike, write_all
 from kantad.store.recovery import Recovered, recover
 from kantad.store.replay import Start
-from kantad.values.codec import Codec, is_whole_snapshot
+from kantad.values.codec import Codec, JsonCodec, is_whole_snapshot
 from kantad.values.errors import Damaged
-from kantad.values.framing import BinaryFrames, Frame, Framing
+from kantad.values.framing import BinaryFrames, Frame, Framing, JsonLines
 from kantad.values.moment import micros_of
-from kantad.values.record import DECODE_ERRORS, Kept, SnapshotBeside, SnapshotHead
+from kantad.values.record import DECODE_ERRORS, At, Kept, SnapshotBeside, SnapshotHead
+from kantad.values.serializer import OwnCodec
 
 PART: Final = 1 << 20  # bytes written, and synced, at once: a long sync would hold up other files' syncs
 _BEGINNING = re.compile(rb'SNAPSHOT \{"at":|(....)\1.{12}[\x80-\x8f]\xa2at', re.DOTALL)
@@ -44,6 +49,11 @@ def beside(path: str) -> str:
 def temporary_name(path: str) -> str:
     """Where this process writes the next one; `disk.remove_leftovers` knows it."""
     return f"{beside(path)}.new-{os.getpid()}"
+
+
+def _form(framing: Framing, codec: Codec) -> tuple[Framing, Codec]:
+    """What it is written in, beside a log in this format."""
+    return (JsonLines(), JsonCodec()) if isinstance(codec, OwnCodec) else (framing, codec)
 
 
 # -- reading
@@ -82,10 +92,11 @@ def read(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> St
 
     Raises `Unusable`.
     """
-    payload = _payload(path, framing)
+    form, encoding = _form(framing, codec)
+    payload = _payload(path, form)
     if payload is None:
         return None
-    snapshot = _whole(payload, codec, SnapshotBeside)
+    snapshot = _whole(payload, encoding, SnapshotBeside)
     last, place = _placed(snapshot, buffer, end, framing, codec)
     return Start(snapshot, last, place, len(payload))
 
@@ -105,10 +116,11 @@ class Known(NamedTuple):
 def known(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Known | None:
     """Of which revision the snapshot beside a file is, if there is one of use; costs a tenth of reading it."""
     try:
-        payload = _payload(path, framing)
+        form, encoding = _form(framing, codec)
+        payload = _payload(path, form)
         if payload is None:
             return None
-        head = _whole(payload, codec, SnapshotHead)
+        head = _whole(payload, encoding, SnapshotHead)
         place = _placed(head, buffer, end, framing, codec)[1]
         return Known(head.r, micros_of(head.ts), place, bytes.fromhex(head.h))
     except Unusable:
@@ -153,9 +165,21 @@ def _placed(
     if at is None or not framing.header <= at < end:
         raise Unusable("the log ends before it: it was cut short, or is another one")
     frame = framing.next(buffer, at, end)
-    if not isinstance(frame, Frame) or frame.start != at or not says(codec, frame, head.h):
+    if not isinstance(frame, Frame) or frame.start != at or frame.snapshot:
+        raise Unusable("what it holds is not what stands in this log")
+    if not (says(codec, frame, head.h) if head.log is None else _hash(buffer, frame.end) == head.log):
         raise Unusable("what it holds is not what stands in this log")
     return at, frame.end
+
+
+def _hash(buffer: Any, end: int) -> str:
+    """As `At.log`."""
+    hasher = blake3()
+    with memoryview(buffer) as whole:
+        for start in range(0, end, PART):
+            with whole[start : min(start + PART, end)] as part:
+                hasher.update(part)
+    return hasher.hexdigest()
 
 
 def says(codec: Codec, frame: Frame, digits: str | None) -> bool:
@@ -172,7 +196,7 @@ def says(codec: Codec, frame: Frame, digits: str | None) -> bool:
 
 
 class Picture(NamedTuple):
-    """A state to be written beside its log: what `recover` finds, where `last` is not -1, and the window."""
+    """A state to be written beside its log: what `recover` finds, and the window."""
 
     state: dict[str, Any]
     rev: int
@@ -180,18 +204,27 @@ class Picture(NamedTuple):
     micros: int
     v: int
     m: int | None
-    last: int
+    at: At
     kept: Kept
 
 
+def spot(buffer: Any, last: int, framing: Framing, codec: Codec, chain: bytes, read_as: str) -> At:
+    """What it says of its place in a log whose last change stands at `last`, and makes this chain value."""
+    frame = framing.next(buffer, last, len(buffer))
+    assert isinstance(frame, Frame)
+    log = None if says(codec, frame, chain.hex()) else _hash(buffer, frame.end)
+    return At(frame.start, log, read_as or None)
+
+
 def frame_of(picture: Picture, framing: Framing, codec: Codec) -> tuple[bytes, bytes]:
-    """The two parts of the file: what stands before the record, and the record."""
+    """The two parts of the file beside a log in this format: what stands before the record, and the record."""
+    framing, codec = _form(framing, codec)
     payload = codec.snapshot(
         *(picture.micros, picture.state, picture.rev, picture.chain),
         v=picture.v,
         m=picture.m,
         kept=picture.kept if picture.kept.ids else None,
-        at=picture.last,
+        at=picture.at,
     )
     head = b""
     if isinstance(framing, BinaryFrames):

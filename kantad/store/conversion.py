@@ -152,7 +152,14 @@ class Conversion:
         self.micros = max(self.micros, micros_of(record.ts))
         m = None if record.m is None else micros_of(record.m)
         payload, self.chain = self.encoded.change(
-            self.micros, record.a, diff, self.chain, v=record.v, u=record.u, m=m, id=record.id, q=record.q, b=record.b
+            *(self.micros, record.a, diff, self.chain),
+            v=record.v,
+            u=record.u,
+            m=m,
+            id=record.id,
+            q=record.q,
+            b=record.b,
+            about=record.about,
         )
         return payload
 

@@ -191,15 +191,18 @@ class Upgrade:
         except Problem as problem:
             raise Failed(f"the validators of {schema.name} refuse the state: {problem.detail}") from None
 
-    def payloads(self, codec: Codec, rev: int, chain: bytes) -> Iterator[bytes]:
-        """The records, behind this revision; each but the first names it as what it is written with."""
-        first = 0
+    def payloads(self, codec: Codec, rev: int, chain: bytes, read_as: str) -> Iterator[bytes]:
+        """The records, behind this revision; each but the first names it as what it is written with.
+
+        `read_as` as `recovery` has it.
+        """
+        first, kanta = 0, read_as or None
         for change in self.done:
-            opening, closing = codec.ends(self.micros, change.action, change.version, b=first)
-            if change.description:
-                opening = codec.described(opening, change.description)
-            payload, chain = codec.finished((opening, codec.encode(change.diff), closing), chain)
-            first = first or rev + 1
+            about = change.description or None
+            payload, chain = codec.change(
+                self.micros, change.action, change.diff, chain, v=change.version, b=first, about=about, kanta=kanta
+            )
+            first, kanta = first or rev + 1, None
             yield payload
 
 
@@ -261,7 +264,7 @@ def _upgrade(
     needed = Upgrade(found, log.codec, log.path, micros, schema, steps, watch, initial)
     if needed.done:
         try:
-            payloads = list(needed.payloads(log.codec, found.rev, found.chain))
+            payloads = list(needed.payloads(log.codec, found.rev, found.chain, found.read_as))
         except Problem as problem:  # a format of one's own
             raise Failed(problem.detail) from None
         log.append_together(payloads)

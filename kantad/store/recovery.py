@@ -56,8 +56,8 @@ class Recovered:
     snapshot: int = 0  # bytes of that snapshot's record
     beside: bool = False  # that snapshot stands beside the file
     kept: Kept | None = None  # the idempotency window in it, if it does
-    last: int = -1  # where the last change stands, if it has `h` and was replayed or the snapshot is beside
-    ambiguous: bool = False  # nothing told how to read some of kanta's records
+    last: int = -1  # where the last change stands, if it was replayed or the snapshot is beside
+    read_as: str = ""  # how some of kanta's records are read, where nothing in the file tells: see `Change.kanta`
     end: int = 0  # where the whole records end
     newline: bool = False  # the last record lacks its newline
     torn: int = 0  # bytes behind `end` that are no whole record, nor damage
@@ -141,6 +141,8 @@ class Recovery:
             self._choose_dialect()
         for name in ("state", "rev", "chain", "v", "m", "micros", "batch", "hashed", "unverified", "seen"):
             setattr(found, name, getattr(replayer, name))
+        if found.beside and found.hashed:
+            found.read_as = ""  # the first of those says it
         found.newline = self.json and found.end > 0 and self.buffer[found.end - 1 : found.end] != b"\n"
         found.warnings += replayer.warnings
         return found
@@ -231,6 +233,7 @@ class Recovery:
         snapshot, found = beside.snapshot, self.found
         assert snapshot.h is not None
         found.snapshot, found.beside, found.last = beside.size, True, beside.last
+        found.read_as = snapshot.kanta or ""
         found.kept = Kept(snapshot.ids, snapshot.answers)
         self.replayer.begin(snapshot, beside.last, snapshot.r, bytes.fromhex(snapshot.h))
         return beside.place
@@ -268,11 +271,8 @@ class Recovery:
                 self._stop_at(frame.start, why)
                 return
             if not frame.snapshot:
-                self._passed_change(frame.start)
+                self.found.last = frame.start
             place = self.found.end = frame.end
-
-    def _passed_change(self, place: int) -> None:
-        self.found.last = place if self.replayer.before is None else -1  # else another program's
 
     def _is_hashed(self, frame: Decoded) -> bool:
         """Whether a block may begin with this: looking at one for each of another program's records takes minutes."""
@@ -325,11 +325,10 @@ class Recovery:
     def _choose_dialect(self) -> None:
         """Nothing told how to read some of kanta's records: as 0.9's if the file has any sign of 0.9."""
         replayer = self.replayer
-        self.found.ambiguous = True
-        chosen = "kanta 0.1 to 0.8"
+        self.found.read_as, chosen = "0.1", "kanta 0.1 to 0.8"
         if replayer.seen & Sign.B or self._shows_b():
-            replayer.take_rival()
-            chosen = "kanta 0.9"
+            self.found.read_as, chosen = "0.9", "kanta 0.9"
+        replayer.settle(self.found.read_as)
         self.found.warnings.append(f"records that two kanta dialects read differently were read as {chosen}'s")
 
     def _shows_b(self) -> bool:
@@ -392,7 +391,7 @@ class Recovery:
             return False
         self.found.end = stop
         if not snapshot:
-            self._passed_change(place)
+            self.found.last = place
         return True
 
     def _damaged(self, place: int, why: str) -> Damaged:

@@ -4,7 +4,8 @@ A `Replayer` knows no file: it is given frames in order and says of each what is
 Whether that means a torn tail or damage is `recovery`'s question; what is damage wherever the file
 ends is raised as `Contradiction`. Records without `h` are other programs' (kanta's): their dialect
 is told by `dialects`; where nothing tells, both readings are kept, as `state` (A) and `rival` (B),
-until a snapshot or a sign decides. Called by recovery, history and the offline commands.
+until a snapshot, a sign, or a record of ours that says it (`kanta`) decides. Called by recovery, history and
+the offline commands.
 """
 
 from collections.abc import Callable, Iterator
@@ -123,6 +124,12 @@ class Replayer:
             self.state, self.rival = self.rival, None
             self.taken += 1
 
+    def settle(self, kanta: str) -> None:
+        """Read the unclear records as this kanta's."""
+        if kanta == "0.9":
+            self.take_rival()
+        self.rival = None
+
     def _adopt(self, snapshot: Snapshot, place: int) -> None:
         """Another program's snapshot differs from the replay: it is what that program went on from."""
         why = "it may hold changes that stand behind it" if snapshot.k else "that program read its own log differently"
@@ -159,6 +166,8 @@ class Replayer:
             self.before = None
             self.behind_hashed = True
             self.hashed += 1
+            if record.kanta is not None:
+                self.settle(record.kanta)
             self._each(apply, record.diff, frame.start)
         if not record.b:
             self.batch = frame.start

@@ -63,7 +63,8 @@ class Report(msgspec.Struct):
 class Depict(msgspec.Struct):
     """Write the snapshot of a file whose first `end` bytes are whole records under the name of one beside it.
 
-    `rev`, `chain` and `last` are of the newest change there: its revision, its chain value, where it stands.
+    The file is of this `format`. `rev`, `chain` and `last` are of the newest change there: its revision, its chain
+    value, where it stands.
     """
 
     file: str
@@ -72,6 +73,7 @@ class Depict(msgspec.Struct):
     last: int
     rev: int
     chain: bytes
+    format: str
 
 
 class Depicted(msgspec.Struct):

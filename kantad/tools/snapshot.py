@@ -11,9 +11,10 @@ import socket
 import sys
 from typing import Final
 
-from kantad.store.beside import Picture, frame_of, recover_from, refuse_to_replace, write
+from kantad.store.beside import Picture, frame_of, recover_from, refuse_to_replace, spot, write
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.history import keyed, packed
+from kantad.store.imported import CodeError
 from kantad.store.log import FULL, NotOurs, format_of, mapped
 from kantad.store.question import message
 from kantad.store.task import Depict, Depicted, decode_depict
@@ -36,14 +37,15 @@ def made(order: Depict, channel: socket.socket, disk: Disk) -> Depicted:
         if (model.st_dev, model.st_ino) != order.identity or model.st_size < order.end:
             raise OSError(errno.ESTALE, "it is another file now", order.file)
         with mapped(fd, order.end) as buffer:
-            framing, codec = format_of(buffer, None)
+            framing, codec = format_of(buffer, order.format)
             found = recover_from(order.file, buffer, order.end, framing, codec)
             window = packed(keyed(buffer, order.end, framing, codec, found))
+            place = spot(buffer, order.last, framing, codec, order.chain, found.read_as)
     finally:
         os.close(fd)
     if (found.rev, found.chain, found.last) != (order.rev, order.chain, order.last) or found.torn or found.newline:
         raise OSError(errno.EINVAL, f"it came to revision {found.rev} instead of {order.rev}", order.file)
-    shown = Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last, window)
+    shown = Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, place, window)
     parts = frame_of(shown, framing, codec)
     size = sum(map(len, parts))
     free = os.statvfs(os.path.dirname(order.file) or ".")
@@ -63,7 +65,7 @@ def reported(order: Depict, channel: socket.socket, disk: Disk) -> Depicted:
         return made(order, channel, disk)
     except Unwanted:
         raise
-    except (Damaged, NotOurs) as error:
+    except (Damaged, NotOurs, CodeError) as error:
         return Depicted("damaged", str(error))
     except OSError as error:
         return Depicted("full" if error.errno in FULL else "failed", error.strerror or str(error))

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from kantad.values.content import encode_json, encode_msgpack
 from kantad.values.moment import datetime_of, time_text
-from kantad.values.record import SNAPSHOT_KIND, Kept, Snapshot, SnapshotHead, chain_after, checksum
+from kantad.values.record import SNAPSHOT_KIND, At, Kept, Snapshot, SnapshotHead, chain_after, checksum
 
 DIGITS: Final = 16  # of a chain value or a checksum
 
@@ -47,9 +47,15 @@ class Codec(Protocol):
         id: str | None = None,
         q: str | None = None,
         b: int = 0,
+        about: str | None = None,
+        kanta: str | None = None,
     ) -> tuple[bytes, bytes]:
         """The payload of a change record, and the chain after it."""
         opening, closing = self.ends(micros, a, v, u, m, id, q, b)
+        if about is not None:
+            opening = self.described(opening, about)
+        if kanta is not None:
+            opening, closing = self.settling(opening, closing, kanta)
         return self.finished((opening, self.encode(diff), closing), chain)
 
     def ends(
@@ -72,6 +78,10 @@ class Codec(Protocol):
     @staticmethod
     def described(opening: bytes, about: str) -> bytes:
         """The first of `ends` with a description of the change."""
+
+    @staticmethod
+    def settling(opening: bytes, closing: bytes, kanta: str) -> tuple[bytes, bytes]:
+        """The `ends` of a change that says how records of kanta's before it are read (see `Change.kanta`)."""
 
     @staticmethod
     def encode(value: Any, /) -> bytes:
@@ -102,7 +112,7 @@ class Codec(Protocol):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
-        at: int | None = None,
+        at: At | None = None,
     ) -> bytes:
         """The payload of a snapshot record; with `at`, one that stands beside the log, begins with that."""
 
@@ -186,6 +196,11 @@ class JsonCodec(Codec):
         """See Codec."""
         return b'%b,"about":%b,"diff":' % (opening[:-8], encode_json(about))
 
+    @staticmethod
+    def settling(opening: bytes, closing: bytes, kanta: str) -> tuple[bytes, bytes]:
+        """See Codec."""
+        return opening, b',"kanta":"%b"%b' % (kanta.encode(), closing)
+
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
         hashed, hasher = b"".join(parts), self._hasher
@@ -204,11 +219,11 @@ class JsonCodec(Codec):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
-        at: int | None = None,
+        at: At | None = None,
     ) -> bytes:
         """See Codec."""
         hashed = b'{%b"ts":"%b","v":%d,"state":%b%b,"r":%d,"k":%d%b,"h":"%b"' % (
-            b"" if at is None else b'"at":%d,' % at,
+            b"" if at is None else encode_json(_members(at))[1:-1] + b",",
             time_text(micros).encode(),
             v,
             encode_json(state),
@@ -299,6 +314,11 @@ class MsgpackCodec(Codec):
         """See Codec."""
         return b"%c%b%b\xa4diff" % (opening[0] + 1, opening[1:-5], encode_msgpack({"about": about})[1:])
 
+    @staticmethod
+    def settling(opening: bytes, closing: bytes, kanta: str) -> tuple[bytes, bytes]:
+        """See Codec."""
+        return b"%c%b" % (opening[0] + 1, opening[1:]), encode_msgpack({"kanta": kanta})[1:] + closing
+
     def finished(self, parts: tuple[bytes, ...], chain: bytes) -> tuple[bytes, bytes]:
         """See Codec."""
         hashed, hasher = b"".join(parts), self._hasher
@@ -317,10 +337,10 @@ class MsgpackCodec(Codec):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
-        at: int | None = None,
+        at: At | None = None,
     ) -> bytes:
         """See Codec."""
-        fields: dict[str, Any] = {} if at is None else {"at": at}
+        fields: dict[str, Any] = {} if at is None else _members(at)
         fields |= {"ts": datetime_of(micros), "v": v, "state": state}
         if m is not None:
             fields["m"] = datetime_of(m)
@@ -336,6 +356,10 @@ class MsgpackCodec(Codec):
         if decode is None:
             decode = self._decoders[kind] = msgspec.msgpack.Decoder(kind).decode
         return decode
+
+
+def _members(at: At) -> dict[str, Any]:
+    return {name: value for name, value in at._asdict().items() if value is not None}
 
 
 def is_whole_snapshot(codec: Codec, payload: bytes, snapshot: Snapshot | SnapshotHead) -> bool:

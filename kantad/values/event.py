@@ -94,8 +94,8 @@ def _split(payload: bytes) -> tuple[bytes, bytes]:
     """The members of a JSON record before its patch, and the patch. Within strings no quote stands unescaped."""
     middle = payload.index(_DIFF)
     end = len(payload) - 24
-    if payload[end - 1] != 0x7D:  # a digit of `b`
-        end = payload.rindex(b',"b":', 0, end)
+    if payload[end - 1] != 0x7D:  # `kanta` or `b` stands between
+        end = payload.rindex(b"}", 0, end) + 1
     head = payload[1:middle]
     place = head.find(b',"q":"')
     if place >= 0:

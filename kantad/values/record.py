@@ -10,7 +10,7 @@ Pure. The store writes and reads what this makes; cursors are what clients see o
 """
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -18,6 +18,7 @@ from blake3 import blake3
 from kantad.values.errors import Problem
 
 CHAIN_START: Final = bytes(8)
+READ_AS: Final = ("0.1", "0.9")  # kanta's dialects: that of 0.1 to 0.8, and that of 0.9
 SNAPSHOT_KIND: Final = 1  # the `k` of snapshots whose `r` can be trusted
 LABEL: Final = 256  # characters of an action or a user
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what UTF-8 has no form for
@@ -45,6 +46,7 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     q: str | None = None
     about: str | None = None
     diff: dict[Any, Any] = {}
+    kanta: str | None = None  # READ_AS: what records of kanta's before it, that can be read in two ways, are read as
     b: int = 0
     h: str | None = None
 
@@ -89,6 +91,7 @@ class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
     h: ChainText | None = None
     s: str | None = None
     at: int | None = None
+    log: str | None = None
 
 
 class Kept(msgspec.Struct):
@@ -100,10 +103,24 @@ class Kept(msgspec.Struct):
     answers: list[tuple[int, ChainText, Any]] = []
 
 
+class At(NamedTuple):
+    """Where a snapshot beside the log is of: `at` is where the last change in it stands there.
+
+    If that says no chain value, `log` is the BLAKE3 of the log up to its end, as 64 hex digits. `kanta` as in `Change`,
+    where no record of the log says it.
+    """
+
+    at: int
+    log: str | None = None
+    kanta: str | None = None
+
+
 class SnapshotBeside(Snapshot):
-    """One that stands beside the log: `at` is where the last change in it stands there; and the window, as `Kept`."""
+    """One that stands beside the log: `At`, flat, and the window, as `Kept`."""
 
     at: int | None = None
+    log: str | None = None
+    kanta: str | None = None
     ids: list[tuple[str, str, int]] = []
     answers: list[tuple[int, ChainText, Any]] = []
 

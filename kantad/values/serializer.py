@@ -25,6 +25,7 @@ from kantad.values.record import (
     CHAIN_START,
     DECODE_ERRORS,
     SNAPSHOT_KIND,
+    At,
     Change,
     Kept,
     Keyed,
@@ -67,6 +68,7 @@ class OwnCodec(Codec):
     closing = ending = id_mark = kept_mark = b""
     keyed = staticmethod(JsonCodec.keyed)
     described = staticmethod(JsonCodec.described)
+    settling = staticmethod(JsonCodec.settling)
     encode = staticmethod(encode_json)
     start, colon, end = JsonCodec.start, JsonCodec.colon, JsonCodec.end
 
@@ -105,9 +107,9 @@ class OwnCodec(Codec):
         v: int = 0,
         m: int | None = None,
         kept: Kept | None = None,
-        at: int | None = None,
+        at: At | None = None,
     ) -> bytes:
-        """See Codec; raises as `finished` does. None stands beside a file, so there is no `at`."""
+        """See Codec; raises as `finished` does. What stands beside a file is JSON, so there is no `at`."""
         record: dict[str, Any] = {"ts": time_text(micros), "v": v, "state": state}
         if m is not None:
             record["m"] = time_text(m)

@@ -27,14 +27,6 @@ async def either(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
     await database.stop()
 
 
-@pytest.fixture(params=["json", "msgpack"])
-async def builtin(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
-    """A database of each format of kantad's own: what stands beside the file is made of these only."""
-    database = Database(str(tmp_path / "data.kantadb"), request.param)
-    yield database
-    await database.stop()
-
-
 @pytest.fixture(params=["json", "msgpack", CBOR])
 def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)

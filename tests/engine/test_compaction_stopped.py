@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kantad.engine.engine import Engine
 from kantad.store.disk import RealDisk
+from kantad.store.formats import is_own
 from kantad.store.log import open_log
 from kantad.tools import check
 from tests.engine.compaction_kit import compacted, filled
@@ -89,10 +90,10 @@ async def keep_writing(engine: Engine, disk: Photographed, enough: asyncio.Event
         disk.acknowledged = outcome.rev
 
 
-async def test_a_death_at_any_call_of_a_compaction_loses_nothing(builtin: Database, tmp_path: Path) -> None:
-    disk = Photographed(Path(builtin.path).parent, tmp_path / "album")
-    builtin.disk = disk
-    engine = builtin.open()
+async def test_a_death_at_any_call_of_a_compaction_loses_nothing(either: Database, tmp_path: Path) -> None:
+    disk = Photographed(Path(either.path).parent, tmp_path / "album")
+    either.disk = disk
+    engine = either.open()
     await filled(engine, 60)
     disk.acknowledged = engine.rev
     enough = asyncio.Event()
@@ -104,21 +105,22 @@ async def test_a_death_at_any_call_of_a_compaction_loses_nothing(builtin: Databa
     disk.on = False
     assert not disk.unsynced
     assert {"open", "lock", "rename", "sync_folder", "close"} <= {left.call for left in disk.left}
-    oldest = {judged(left, done.oldest) for left in disk.left}
+    oldest = {judged(left, done.oldest, either.format) for left in disk.left}
     assert oldest == {0, done.oldest}
 
 
-def judged(left: Left, cut: int) -> int:
+def judged(left: Left, cut: int, format: str | None) -> int:
     """A start on what is left has all that was acknowledged, and nothing is over; the oldest revision that it has."""
     path = left.folder / "data.kantadb"
-    log, found = open_log(str(path), None, RealDisk(), 0)
+    log, found = open_log(str(path), format, RealDisk(), 0)
     log.close()
     assert found.rev >= left.acknowledged, left
     assert found.state.get("n", -1) == (found.rev - 1 if found.rev > 60 else -1), left
     assert found.oldest in (0, cut), left
-    assert command(check, path).status == 0
+    flag = ["--format", format] if is_own(format) else []
+    assert command(check, path, *flag).status == 0
     archives = [each for each in left.folder.iterdir() if "@" in each.name]
     assert len(archives) == 1 or not found.oldest
-    assert all(command(check, each).status == 0 for each in archives)
+    assert all(command(check, each, *flag).status == 0 for each in archives)
     assert all("@" in each.name or ".torn-" in each.name or each == path for each in left.folder.iterdir()), left
     return found.oldest

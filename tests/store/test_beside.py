@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kantad.store.beside import Picture, Unusable, beside, frame_of, known, put, read, recover_from, remove, write
+from kantad.store.beside import Picture, Unusable, beside, frame_of, known, put, read, recover_from, remove, spot, write
 from kantad.store.disk import RealDisk
 from kantad.store.history import Unreadable, keyed, packed
 from kantad.store.log import format_of, open_log, open_readonly, reading
@@ -18,21 +18,28 @@ from kantad.store.recovery import Recovered, recover
 from kantad.store.retrace import Retrace
 from kantad.values.content import encode_json
 from kantad.values.errors import Damaged
-from tests.store.logs import FORMATS, T0, Maker, every_kind
+from tests.own_formats import CBOR, flag_of, format_flag
+from tests.store.logs import ALL, FORMATS, T0, Maker, every_kind
 
 DISK = RealDisk()
+BOTH = (*FORMATS, CBOR)
+
+
+def recovered(data: bytes) -> Recovered:
+    return recover(data, len(data), *format_of(data, flag_of(data)))
 
 
 def picture_of(data: bytes) -> Picture:
-    framing, codec = format_of(data[:16], None)
-    found = recover(data, len(data), framing, codec)
+    framing, codec = format_of(data, flag_of(data))
+    found = recovered(data)
     window = packed(keyed(data, len(data), framing, codec, found))
-    return Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last, window)
+    place = spot(data, found.last, framing, codec, found.chain, found.read_as)
+    return Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, place, window)
 
 
 def put_beside(path: Path, data: bytes) -> bytes:
     """Write the snapshot of these records of the log beside a path; the file's content."""
-    framing, codec = format_of(data[:16], None)
+    framing, codec = format_of(data, flag_of(data))
     parts = frame_of(picture_of(data), framing, codec)
     model = os.stat(path) if path.exists() else os.stat(path.parent)
     put(DISK, write(DISK, str(path), parts, model), str(path))
@@ -40,7 +47,7 @@ def put_beside(path: Path, data: bytes) -> bytes:
 
 
 def found_in(path: Path, aside: bool = True) -> Recovered:
-    with reading(str(path)) as (buffer, size, framing, codec):
+    with reading(str(path), format_flag(path)) as (buffer, size, framing, codec):
         if aside:
             return recover_from(str(path), buffer, size, framing, codec)
         return recover(buffer, size, framing, codec)
@@ -48,7 +55,7 @@ def found_in(path: Path, aside: bool = True) -> Recovered:
 
 def windows(path: Path) -> tuple[Any, Any]:
     """The idempotency window as a start reads it with the snapshot, and without."""
-    with reading(str(path)) as (buffer, size, framing, codec):
+    with reading(str(path), format_flag(path)) as (buffer, size, framing, codec):
         founds = (recover_from(str(path), buffer, size, framing, codec), recover(buffer, size, framing, codec))
         one, other = (keyed(buffer, found.end, framing, codec, found) for found in founds)
         return one, other
@@ -59,7 +66,7 @@ def told(found: Recovered) -> tuple[Any, ...]:
     return (
         encode_json(found.state),
         *(found.rev, found.chain, found.v, found.m, found.micros, found.oldest, found.end, found.torn, found.newline),
-        *(found.last, found.ambiguous),
+        *(found.last, found.read_as),
     )
 
 
@@ -70,7 +77,7 @@ def a_log(format: str) -> Maker:
     return log
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=BOTH)
 def log(request: pytest.FixtureRequest) -> Maker:
     return a_log(request.param)
 
@@ -106,7 +113,7 @@ def test_it_is_a_database_of_its_own_at_that_revision(log: Maker, path: Path) ->
     assert (found.rev, found.chain, encode_json(found.state)) == (log.rev, log.chain, encode_json(log.state))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 def test_wherever_it_is_of_a_start_finds_the_same(tmp_path: Path, format: str) -> None:
     log = a_log(format)
     path = tmp_path / "data.kantadb"
@@ -158,7 +165,7 @@ def test_what_is_not_a_snapshot_beside_a_file_is_not_used_nor_removed(log: Maker
     for content in (bytes(log.data), b"notes\n", b'SNAPSHOT {"ts":1}\n'):
         aside.write_bytes(content)
         assert told(found_in(path)) == whole
-        opened, _ = open_log(str(path), None, DISK, 0)
+        opened, _ = open_log(str(path), format_flag(path), DISK, 0)
         opened.close()
         assert aside.read_bytes() == content
     aside.unlink()
@@ -167,7 +174,7 @@ def test_what_is_not_a_snapshot_beside_a_file_is_not_used_nor_removed(log: Maker
 
 
 def test_the_one_of_another_database_is_not_used(tmp_path: Path) -> None:
-    for format in FORMATS:
+    for format in ALL:
         one, other, third = Maker(format), Maker(format), Maker("msgpack" if format == "json" else "json")
         for log, value in ((one, 1), (other, 2), (third, 1)):
             for number in range(9):
@@ -229,32 +236,51 @@ def test_records_of_another_program_behind_it_are_read_from_the_whole_log(log: M
     assert told(found) == told(found_in(path, aside=False))
 
 
-def test_a_log_that_ends_with_another_programs_record_has_no_place_for_one(log: Maker) -> None:
+@pytest.mark.parametrize("more", [0, 2])
+def test_the_one_of_another_programs_record_is_of_all_that_stands_before_it(log: Maker, path: Path, more: int) -> None:
+    last = last_in_file(log)
     log.foreign({"x": 1})
-    assert picture_of(bytes(log.data)).last == -1
-    log.change({"x": 2})
-    assert picture_of(bytes(log.data)).last > 0
+    path.write_bytes(log.data)
+    size, rev = len(log.data), log.rev
+    put_beside(path, bytes(log.data))
+    for number in range(more):
+        log.change({"x": {"y": number}}, id=f"x{number}", q="0badcafe")
+    path.write_bytes(log.data)
+    found = found_in(path)
+    assert (found.beside, found.start_rev, found.replayed, found.start) == (True, rev, more, size)
+    assert told(found) == told(found_in(path, aside=False))
+    assert windows(path)[0] == windows(path)[1]
+    for at in range(after(log, last) if last else log.framing.header, size, 7):
+        data = bytearray(log.data)
+        data[at] ^= 1
+        path.write_bytes(data)
+        try:
+            found = found_in(path)
+        except Damaged:
+            continue
+        assert not found.beside, at
+        assert told(found) == told(found_in(path, aside=False))
 
 
 def test_an_open_removes_one_that_is_of_no_use(log: Maker, path: Path) -> None:
     put_beside(path, bytes(log.data))
-    opened, found = open_log(str(path), None, DISK, 0)
+    opened, found = open_log(str(path), format_flag(path), DISK, 0)
     opened.close()
     assert found.beside
     log.snapshot()
     path.write_bytes(log.data)
-    opened, found = open_readonly(str(path), None, DISK)
+    opened, found = open_readonly(str(path), format_flag(path), DISK)
     opened.close()
     assert not found.beside
     assert os.path.exists(beside(str(path)))
-    opened, found = open_log(str(path), None, DISK, 0)
+    opened, found = open_log(str(path), format_flag(path), DISK, 0)
     opened.close()
     assert (found.beside, found.warnings) == (False, [])
     assert not os.path.exists(beside(str(path)))
 
 
 def test_what_is_known_of_it_without_reading_its_state(log: Maker, path: Path) -> None:
-    with reading(str(path)) as (buffer, size, framing, codec):
+    with reading(str(path), format_flag(path)) as (buffer, size, framing, codec):
         assert known(str(path), buffer, size, framing, codec) is None
         assert read(str(path), buffer, size, framing, codec) is None
         content = put_beside(path, bytes(log.data))
@@ -271,7 +297,7 @@ def test_what_is_known_of_it_without_reading_its_state(log: Maker, path: Path) -
 
 @settings(deadline=None, max_examples=60)
 @given(
-    format=st.sampled_from(FORMATS),
+    format=st.sampled_from(BOTH),
     steps=st.lists(
         st.one_of(
             st.tuples(st.just("change"), st.dictionaries(st.sampled_from("abc"), st.integers(0, 3), min_size=1)),
@@ -299,7 +325,7 @@ def test_a_start_with_it_and_one_without_are_the_same(
     path = folder / "data.kantadb"
     path.write_bytes(log.data[: len(log.data) - cut])
     try:
-        if picture_of(bytes(log.data[: point.end])).last >= 0:
+        if log.data[: point.end] and recovered(bytes(log.data[: point.end])).last >= 0:
             put_beside(path, bytes(log.data[: point.end]))
         assert told(found_in(path)) == told(found_in(path, aside=False))
         one, other = windows(path)
@@ -311,7 +337,7 @@ def test_a_start_with_it_and_one_without_are_the_same(
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL)
 def test_the_past_is_the_same_whether_or_not_it_is_read_on_from_there(tmp_path: Path, format: str) -> None:
     log = a_log(format)
     for number in range(30):

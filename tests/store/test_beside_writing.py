@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from kantad.store.beside import beside, frame_of, put, write
-from kantad.store.log import format_of, open_log
+from kantad.store.log import open_log
 from kantad.tools import check, repair
+from tests.own_formats import format_flag
 from tests.store.disks import Death, FaultyDisk
 from tests.store.logs import FORMATS, Maker
-from tests.store.test_beside import DISK, a_log, after, found_in, picture_of, put_beside, told
+from tests.store.test_beside import BOTH, DISK, a_log, after, found_in, picture_of, put_beside, told
 from tests.tools.kit import command
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=BOTH)
 def log(request: pytest.FixtureRequest) -> Maker:
     return a_log(request.param)
 
@@ -39,7 +40,7 @@ def test_the_golden_files(format: str) -> None:
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC, "short", "death", "late death"])
 def test_a_fault_at_every_call_leaves_the_old_one_or_the_new_one(log: Maker, path: Path, fault: int | str) -> None:
     content = put_beside(path, bytes(log.data[: after(log, log.rev - 2)]))
-    framing, codec = format_of(log.data[:16], None)
+    framing, codec = log.framing, log.codec
     whole = told(found_in(path, aside=False))
     parts = frame_of(picture_of(bytes(log.data)), framing, codec)
     for pace in (None, lambda: None):
@@ -57,7 +58,7 @@ def test_a_fault_at_every_call_leaves_the_old_one_or_the_new_one(log: Maker, pat
             assert told(found_in(path)) == whole
             if fault not in ("death", "late death"):
                 assert [each for each in path.parent.iterdir() if ".new-" in each.name] in ([], _renaming(disk, path))
-            opened, found = open_log(str(path), None, DISK, 0)
+            opened, found = open_log(str(path), format_flag(path), DISK, 0)
             opened.close()
             assert found.beside
             assert not [each for each in path.parent.iterdir() if ".new-" in each.name]
@@ -72,7 +73,7 @@ def _renaming(disk: FaultyDisk, path: Path) -> list[Path]:
 
 
 def test_one_that_is_stopped_halfway_leaves_nothing(log: Maker, path: Path) -> None:
-    framing, codec = format_of(log.data[:16], None)
+    framing, codec = log.framing, log.codec
 
     def pace() -> None:
         raise InterruptedError
@@ -92,6 +93,7 @@ def test_after_a_repair_the_file_is_what_it_is_without_it(log: Maker, path: Path
             data[after(log, damaged) - 3] ^= 1
             path.write_bytes(data)
             put_beside(path, bytes(log.data[: after(log, beside_at)]))
-            assert command(repair, path, *(["--adopt"] if adopt else [])).status == 0
+            form = [] if (flag := format_flag(path)) is None else ["--format", flag]
+            assert command(repair, path, *form, *(["--adopt"] if adopt else [])).status == 0
             assert told(found_in(path)) == told(found_in(path, aside=False))
-            assert command(check, path).status == 0
+            assert command(check, path, *form).status == 0
