@@ -21,7 +21,7 @@ from kantad.engine.compacting import Compaction
 from kantad.engine.feed import Feeds
 from kantad.engine.former import Former
 from kantad.engine.interest import Interest
-from kantad.engine.making import make, try_out
+from kantad.engine.making import ends_of, make, try_out
 from kantad.engine.past import Past
 from kantad.engine.pending import Applied, Batch, Settle, hidden, roll_back, settling
 from kantad.engine.place import ROOT, Place, Places
@@ -222,9 +222,7 @@ class Engine:
         committer = self.committer
         with committer.lock:
             first = committer.first_rev_with_room()
-            ends = self.log.codec.ends(micros, action, self.v, user, m, key, q, first)
-            if self.rev == self.unsettled[0]:
-                ends = self.log.codec.settling(*ends, self.unsettled[1])
+            ends = ends_of(self, self.rev, micros, action, user, m, key, q, first)
             change = make(self, ends, place, target, sub, self.rev + 1, self.chain, (self.micros, self.m))
             self.rev, self.chain, self.micros = change.rev, change.chain, micros
             if m is not None:

@@ -9,7 +9,7 @@ which most of them are, is changed without ceremony; the general way does the sa
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kantad.engine.making import make
+from kantad.engine.making import ends_of, make
 from kantad.engine.pending import Applied, Batch
 from kantad.engine.place import Place
 from kantad.engine.proposal import Outcome, identity_of_patch, one_member, written
@@ -75,9 +75,7 @@ def _write_each(
             if write.a != action or write.u != user or group != first:
                 admit(write.a, write.u)
                 action, user, first = write.a, write.u, group
-                unkeyed = codec.ends(micros, action, engine.v, user, b=group)
-                if rev == engine.unsettled[0]:
-                    unkeyed = codec.settling(*unkeyed, engine.unsettled[1])
+                unkeyed = ends_of(engine, rev, micros, action, user, b=group)
             ends = opening, closing = unkeyed
             place = path, opened, closed = place_of(write.path)
             if key is not None:

@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     from kantad.engine.engine import Engine
 
 
+def ends_of(
+    engine: "Engine",
+    rev: int,
+    micros: int,
+    action: str,
+    user: str | None,
+    m: int | None = None,
+    key: str | None = None,
+    q: str | None = None,
+    b: int = 0,
+) -> tuple[bytes, bytes]:
+    """What stands around the patch in the record of the change behind this revision (see `Codec.ends`)."""
+    ends = engine.log.codec.ends(micros, action, engine.v, user, m, key, q, b)
+    return ends if rev != engine.unsettled[0] else engine.log.codec.settling(*ends, engine.unsettled[1])
+
+
 def make(
     engine: "Engine",
     ends: tuple[bytes, bytes],

@@ -192,6 +192,8 @@ class Snapshots:
             put(log.disk, write(log.disk, log.path, parts, log.disk.fstat(log.fd)), log.path)
         except OSError as error:
             logger.warning("no snapshot was written: %s", error.strerror or error)
+        except Problem as problem:  # a format of one's own
+            logger.warning("no snapshot was written: %s", problem.detail)
 
     def _holds(self, rev: int) -> bool:
         """Whether the last one is of this revision, and still there."""

@@ -9,9 +9,8 @@ there were no such file: one that is torn or altered (its checksum), of another 
 the log (records were cut off), of a log whose offsets moved (compacted, repaired), or older than a snapshot in it.
 
 Where records of another program stand behind it, it is passed over as well: how these are read may depend
-on what stands before them. It is in the format of the log, but in JSON where that is one of the user's own: those
-hold nothing that JSON does not, and its first bytes tell it from anything else. Read by `log`, by the process that
-makes the next one (`tools.snapshot`), by `check` and by who replays the past. Blocking.
+on what stands before them. Read by `log`, by the process that makes the next one (`tools.snapshot`), by `check` and
+by who replays the past. Blocking.
 """
 
 import contextlib
@@ -26,15 +25,15 @@ from blake3 import blake3
 from kantad.store.disk import Disk, make_alike, write_all
 from kantad.store.recovery import Recovered, recover
 from kantad.store.replay import Start
-from kantad.values.codec import Codec, JsonCodec, is_whole_snapshot
+from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
-from kantad.values.framing import BinaryFrames, Frame, Framing, JsonLines
+from kantad.values.framing import BinaryFrames, Frame, Framing
 from kantad.values.moment import micros_of
 from kantad.values.record import DECODE_ERRORS, At, Kept, SnapshotBeside, SnapshotHead
-from kantad.values.serializer import OwnCodec
 
 PART: Final = 1 << 20  # bytes written, and synced, at once: a long sync would hold up other files' syncs
-_BEGINNING = re.compile(rb'SNAPSHOT \{"at":|(....)\1.{12}[\x80-\x8f]\xa2at', re.DOTALL)
+_OWN = rb"at=[0-9a-f]{16}"
+_BEGINNING = re.compile(rb'SNAPSHOT (?:\{"at":|%b\t)|(....)\1.{12}(?:[\x80-\x8f]\xa2at|%b\0)' % (_OWN, _OWN), re.DOTALL)
 
 
 class Unusable(Exception):
@@ -49,11 +48,6 @@ def beside(path: str) -> str:
 def temporary_name(path: str) -> str:
     """Where this process writes the next one; `disk.remove_leftovers` knows it."""
     return f"{beside(path)}.new-{os.getpid()}"
-
-
-def _form(framing: Framing, codec: Codec) -> tuple[Framing, Codec]:
-    """What it is written in, beside a log in this format."""
-    return (JsonLines(), JsonCodec()) if isinstance(codec, OwnCodec) else (framing, codec)
 
 
 # -- reading
@@ -92,11 +86,10 @@ def read(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> St
 
     Raises `Unusable`.
     """
-    form, encoding = _form(framing, codec)
-    payload = _payload(path, form)
+    payload = _payload(path, framing)
     if payload is None:
         return None
-    snapshot = _whole(payload, encoding, SnapshotBeside)
+    snapshot = _whole(payload, codec, SnapshotBeside)
     last, place = _placed(snapshot, buffer, end, framing, codec)
     return Start(snapshot, last, place, len(payload))
 
@@ -116,11 +109,10 @@ class Known(NamedTuple):
 def known(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Known | None:
     """Of which revision the snapshot beside a file is, if there is one of use; costs a tenth of reading it."""
     try:
-        form, encoding = _form(framing, codec)
-        payload = _payload(path, form)
+        payload = _payload(path, framing)
         if payload is None:
             return None
-        head = _whole(payload, encoding, SnapshotHead)
+        head = _whole(payload, codec, SnapshotHead)
         place = _placed(head, buffer, end, framing, codec)[1]
         return Known(head.r, micros_of(head.ts), place, bytes.fromhex(head.h))
     except Unusable:
@@ -217,8 +209,10 @@ def spot(buffer: Any, last: int, framing: Framing, codec: Codec, chain: bytes, r
 
 
 def frame_of(picture: Picture, framing: Framing, codec: Codec) -> tuple[bytes, bytes]:
-    """The two parts of the file beside a log in this format: what stands before the record, and the record."""
-    framing, codec = _form(framing, codec)
+    """The two parts of the file beside a log in this format: what stands before the record, and the record.
+
+    Raises as `Codec.snapshot` does.
+    """
     payload = codec.snapshot(
         *(picture.micros, picture.state, picture.rev, picture.chain),
         v=picture.v,

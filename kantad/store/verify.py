@@ -16,7 +16,7 @@ from kantad.values.content import same
 from kantad.values.errors import Damaged
 from kantad.values.framing import Bad, Frame, Framing, JsonLines, More
 from kantad.values.moment import micros_of
-from kantad.values.record import CHAIN_START, DECODE_ERRORS, Snapshot
+from kantad.values.record import CHAIN_START, DECODE_ERRORS, Snapshot, SnapshotBeside
 
 
 class Walk:
@@ -123,10 +123,11 @@ def verify(buffer: Any, end: int, framing: Framing, codec: Codec, beside: Start 
     return verified
 
 
-def _is_shown(snapshot: Snapshot, replayer: Replayer) -> bool:
+def _is_shown(snapshot: SnapshotBeside, replayer: Replayer) -> bool:
     """Whether a snapshot says what the records make. (Of `m` another program's snapshot before it may say nothing.)"""
     said = (snapshot.r, snapshot.v, micros_of(snapshot.ts))
-    return said == (replayer.rev, replayer.v, replayer.micros) and same(snapshot.state, replayer.state)
+    state = replayer.state if replayer.rival is None or snapshot.kanta != "0.9" else replayer.rival
+    return said == (replayer.rev, replayer.v, replayer.micros) and same(snapshot.state, state)
 
 
 def _same_record(walk: Walk, offset: int) -> bool:

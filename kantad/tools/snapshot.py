@@ -19,7 +19,7 @@ from kantad.store.log import FULL, NotOurs, format_of, mapped
 from kantad.store.question import message
 from kantad.store.task import Depict, Depicted, decode_depict
 from kantad.tools.ordered import is_alone, messages, run
-from kantad.values.errors import Damaged
+from kantad.values.errors import Damaged, Problem
 
 ROOM: Final = 32 << 20  # bytes that are left to the log on the disk
 
@@ -67,6 +67,8 @@ def reported(order: Depict, channel: socket.socket, disk: Disk) -> Depicted:
         raise
     except (Damaged, NotOurs, CodeError) as error:
         return Depicted("damaged", str(error))
+    except Problem as problem:  # a format of one's own
+        return Depicted("failed", problem.detail)
     except OSError as error:
         return Depicted("full" if error.errno in FULL else "failed", error.strerror or str(error))
     except Exception as error:

@@ -2,7 +2,8 @@
 
 What it encodes is not looked into. So the digits of `h` (of a snapshot, `s`) stand behind it, outside
 of the record: `\\0h=` and 16 digits in a frame, a tab, `h=` and 16 digits in a line, which is why the text
-of a line may hold no tab. What is hashed is what the class encoded.
+of a line may hold no tab. What is hashed is what the class encoded. A snapshot that stands beside the
+file begins with `at=`, 16 digits and a zero byte or a tab, so that it can be told without the class.
 
 Nothing is written that does not come back: each record is decoded again and compared, before it counts
 as made. Upstream of that, records are made in parts as JSON is, and JSON values are all that they may hold.
@@ -30,6 +31,7 @@ from kantad.values.record import (
     Kept,
     Keyed,
     Snapshot,
+    SnapshotBeside,
     SnapshotHead,
     Step,
     chain_after,
@@ -39,6 +41,7 @@ T = TypeVar("T")
 
 FRAMERS: Final = {"lines": True, "frames": False}
 KANTAS: Final = {"LineFramer": "lines", "BinFramer": "frames"}  # what kanta's `framer_cls` is called
+_AT: Final = re.compile(rb"at=([0-9a-f]{16})[\t\0]")
 _CUT_ENDING: Final = re.compile(rb"\t(?:[hs](?:=[0-9a-f]{0,15})?)?\Z")
 _FAULTS: Final = (Exception, SystemExit)  # of the user's code
 DEEPEST: Final = 512  # levels of containers in a record that is read
@@ -109,14 +112,18 @@ class OwnCodec(Codec):
         kept: Kept | None = None,
         at: At | None = None,
     ) -> bytes:
-        """See Codec; raises as `finished` does. What stands beside a file is JSON, so there is no `at`."""
+        """See Codec; raises as `finished` does."""
         record: dict[str, Any] = {"ts": time_text(micros), "v": v, "state": state}
         if m is not None:
             record["m"] = time_text(m)
         record |= {"r": r, "k": SNAPSHOT_KIND}
         if kept is not None:
             record |= {"ids": kept.ids, "answers": kept.answers}
-        return self.sealed(self.encoded(encode_json(record | {"h": chain.hex()})))
+        record |= {"h": chain.hex()}
+        if at is None:
+            return self.sealed(self.encoded(encode_json(record)))
+        record |= {name: value for name, value in (("log", at.log), ("kanta", at.kanta)) if value is not None}
+        return self.sealed(b"at=%016x%b%b" % (at.at, self.h_mark[:1], self.encoded(encode_json(record))))
 
     def encoded(self, record: bytes) -> bytes:
         """What the class makes of a record, which is given as JSON: the class has a copy of its own.
@@ -143,6 +150,9 @@ class OwnCodec(Codec):
         ending = payload[-OWN_LENGTH:]
         mark = ending[1:2].decode() if OWN_ENDING.fullmatch(ending) else ""
         body = payload[:-OWN_LENGTH] if mark else payload
+        at = _AT.match(body) if mark == "s" else None
+        if at is not None:
+            body = body[at.end() :]
         if self.lines and not mark and _CUT_ENDING.search(payload, max(0, len(payload) - OWN_LENGTH)):
             raise msgspec.DecodeError("its ending is cut off")
         try:
@@ -151,11 +161,16 @@ class OwnCodec(Codec):
             raise msgspec.DecodeError(told(error)) from error
         if type(found) is not kind:
             raise msgspec.DecodeError(f"decode gives {type(found).__name__}, not {kind.__name__}")
-        if kind is Kept:  # whoever decodes it might not look into its lists
-            return msgspec.convert(msgspec.to_builtins(found), Kept)
+        if kind is Kept:
+            return _kept(found)
         _check(found)
+        if kind is SnapshotBeside:
+            kept = _kept(found)
+            found.ids, found.answers = kept.ids, kept.answers
         if mark and mark in kind.__struct_fields__:
             setattr(found, mark, ending[3:].decode())
+        if at is not None and "at" in kind.__struct_fields__:
+            found.at = int(at[1], 16)
         return found
 
     def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
@@ -165,6 +180,11 @@ class OwnCodec(Codec):
 
 def _is_line(body: bytes) -> bool:
     return bool(body.strip()) and not any(byte in body for byte in b"\t\n\0") and not body.startswith(JsonLines.PREFIX)
+
+
+def _kept(record: Any) -> Kept:
+    """The window that a record holds: whoever decoded it might not have looked into its lists."""
+    return msgspec.convert({"ids": record.ids, "answers": record.answers}, Kept)
 
 
 def _check(record: Any) -> None:
@@ -239,6 +259,10 @@ def _try_out(codec: OwnCodec) -> bytes:
     _expect(codec.decode(snapshot, Snapshot).state, TRIED)
     _expect(codec.decode(snapshot, SnapshotHead).h, chain.hex())
     _expect(codec.decode(snapshot, Kept).ids, kept.ids)
+    at = At(10**12, "0badcafe" * 8, "0.9")
+    beside: SnapshotBeside = codec.decode(codec.snapshot(0, TRIED, 9, chain, kept=kept, at=at), SnapshotBeside)
+    _expect([beside.at, beside.log, beside.kanta], list(at))
+    _expect([beside.state, beside.answers], [TRIED, kept.answers])
     return payload
 
 

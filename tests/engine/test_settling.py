@@ -228,6 +228,7 @@ class TestLarge:
         assert (await engine.snapshot())[0].rev == 3
         await database.stop()
         assert path.stat().st_size == size
+        assert command(check, path).out.count("snapshot") > 1
         engine = database.open()
         assert (engine.snapshots.is_beside, engine.root["a"], engine.warnings) == (True, READ[read_as], [])
         engine.snapshots.small = 0

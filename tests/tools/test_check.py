@@ -10,7 +10,7 @@ from kantad.store.beside import Picture, frame_of, put, write
 from kantad.store.disk import RealDisk
 from kantad.store.recovery import recover
 from kantad.tools import check
-from kantad.values.record import Kept, cursor
+from kantad.values.record import At, Kept, cursor
 from tests.store.logs import FORMATS, Maker, every_kind, parts
 from tests.tools.kit import command, flipped, stored
 
@@ -163,7 +163,7 @@ def beside_of(log: Maker, path: Path, *, state: Any = None) -> Path:
     found = recover(bytes(log.data), len(log.data), log.framing, log.codec)
     picture = Picture(
         found.state if state is None else state,
-        *(found.rev, found.chain, found.micros, found.v, found.m, found.last, Kept()),
+        *(found.rev, found.chain, found.micros, found.v, found.m, At(found.last), Kept()),
     )
     put(DISK, write(DISK, str(path), frame_of(picture, log.framing, log.codec), os.stat(path)), str(path))
     return Path(f"{path}.snapshot")

@@ -24,7 +24,7 @@ def main() -> None:
         end = next(point.end for point in log.points if point.rev == log.rev - BEHIND)
         found = recover(bytes(log.data[:end]), end, log.framing, log.codec)
         window = packed(keyed(bytes(log.data[:end]), end, log.framing, log.codec, found))
-        picture = Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, found.last, window)
+        picture = Picture(found.state, found.rev, found.chain, found.micros, found.v, found.m, At(found.last), window)
         put(disk, write(disk, str(path), frame_of(picture, log.framing, log.codec), os.stat(path)), str(path))
 
 
