@@ -27,10 +27,10 @@ from kantad.values.retention import retention
 from tests.bench.bench_compact import WRITERS, Watch, make
 
 
-def opened(path: Path, name: str) -> Engine:
+def opened(path: Path, name: str, format: str) -> Engine:
     """Open it, and say how long that took."""
     begun = time.perf_counter()
-    engine = open_engine(str(path), own_process=True)
+    engine = open_engine(str(path), format=format, own_process=True)
     print(f"opened {name} in {time.perf_counter() - begun:.2f} s: {path.stat().st_size >> 20} MiB, rev {engine.rev}")
     return engine
 
@@ -52,9 +52,9 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def run(path: Path, pause: float) -> None:
+async def run(path: Path, pause: float, format: str) -> None:
     """Open, and measure before, meanwhile and after."""
-    engine = opened(path, "without a snapshot")
+    engine = opened(path, "without a snapshot", format)
     watch, keys, memory = Watch(), list(engine.root)[:10_000], dict[str, int]()
     tasks = [asyncio.create_task(watch.write(engine, keys)) for _ in range(WRITERS)]
     tasks.append(asyncio.create_task(watch.look()))
@@ -81,12 +81,12 @@ async def run(path: Path, pause: float) -> None:
     print(f"stopped in {time.perf_counter() - begun:.2f} s")
 
 
-async def again(path: Path) -> None:
+async def again(path: Path, format: str) -> None:
     """Open with the snapshot, and without."""
     for _ in range(2):
-        await opened(path, "with the snapshot").stop()
+        await opened(path, "with the snapshot", format).stop()
     os.unlink(beside(str(path)))
-    engine = opened(path, "without it")
+    engine = opened(path, "without it", format)
     engine.readonly = True  # no snapshot at the stop
     await engine.stop()
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--updates", type=int, default=1_000_000)
-    parser.add_argument("--format", default="json", choices=("json", "msgpack"))
+    parser.add_argument("--format", default="json", help="such as tests.own_formats:Cbor")
     parser.add_argument("--pause", type=float, default=5.0)
     parser.add_argument("--folder", default=None, help="where the files are; the disk matters")
     given = parser.parse_args()
@@ -106,7 +106,7 @@ def main() -> None:
         gc.disable()
         make(path, given.objects, given.updates, given.format, snapshot=False)
         gc.enable()
-        for step in (run(path, given.pause), again(path)):
+        for step in (run(path, given.pause, given.format), again(path, given.format)):
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(step)
 

@@ -11,6 +11,8 @@ from kantad.engine import CodeError, Engine, NotOurs
 from kantad.engine.former import INLINE
 from kantad.engine.lane import write_all
 from kantad.engine.opening import open_engine
+from kantad.engine.snapshots import OWN_SMALL
+from kantad.store.beside import beside
 from kantad.store.formats import own
 from kantad.values.errors import Problem
 from kantad.values.pointer import parse
@@ -221,6 +223,44 @@ async def test_another_process_finds_the_class_where_this_one_does(
     assert engine.former.retracer.started == 1
     assert (await compacted(engine, "10r")).oldest == 21
     await database.stop()
+
+
+class TestBeside:
+    """Snapshots that stand beside the file."""
+
+    async def test_one_is_as_the_class_encodes_it(self, tmp_path: Path) -> None:
+        database = Database(str(tmp_path / "data.kantadb"), REVERSED)
+        engine = database.open()
+        await write(engine, proposal("put", "/secret", "hidden", key="my key"))
+        await write(engine, proposal("put", "/long", "x" * OWN_SMALL))
+        assert (await engine.snapshot())[0].rev == 2
+        content = Path(beside(database.path)).read_bytes()
+        assert content.startswith(b"SNAPSHOT at=")
+        assert not any(text in content for text in (b"secret", b"hidden", b"my key"))
+        await database.stop()
+        engine = database.open()
+        assert (engine.snapshots.is_beside, engine.rev, engine.root["secret"]) == (True, 2, "hidden")
+        assert (await write(engine, proposal("put", "/secret", "hidden", key="my key"))).replayed
+        await database.stop()
+
+    @pytest.mark.parametrize("stop", [False, True])
+    async def test_one_that_the_class_cannot_encode_is_not_made_and_says_so(
+        self, small: Database, stop: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine = small.open()
+        for number in range(8):
+            await write(engine, proposal("put", f"/{number}", "x" * 50_000))
+        if stop:
+            engine.snapshots.rev = -2000
+        else:
+            with pytest.raises(Problem, match="more than 100000 bytes"):
+                await engine.snapshot()
+            assert "more than 100000 bytes" in engine.snapshots.status()["trouble"]
+            await write(engine, proposal("put", "/on", 1))
+        await small.stop()
+        assert "more than 100000 bytes" in caplog.text
+        assert not Path(beside(small.path)).exists()
+        assert others(small) == []
 
 
 def test_a_class_in_main_is_refused() -> None:
