@@ -77,6 +77,12 @@ def format_flag(path: Path | str) -> str | None:
     return flag_of(Path(path).read_bytes())
 
 
+def flags_for(path: Path | str) -> list[str]:
+    """The same as arguments of a command."""
+    name = format_flag(path)
+    return [] if name is None else ["--format", name]
+
+
 def flag_of(data: bytes) -> str | None:
     """The same of a file's content."""
     if detect(data) != FOREIGN:

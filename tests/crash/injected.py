@@ -14,6 +14,7 @@ import pytest
 
 from tests.crash.journal import Journal
 from tests.crash.process_kit import LOST, Answer, Ended, Process, strace
+from tests.own_formats import flags_for
 
 
 @functools.cache
@@ -40,7 +41,7 @@ async def killed_meanwhile(
 
     Whether it was met: the work has no answer, or one that says it failed.
     """
-    process = Process(path, before=strace(f"{call}:signal=KILL:when={number}"))
+    process = Process(path, *flags_for(path), before=strace(f"{call}:signal=KILL:when={number}"))
     await process.spawn()
     met = True
     with contextlib.suppress(Ended, *LOST):

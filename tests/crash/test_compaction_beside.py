@@ -14,6 +14,7 @@ from kantad.tools import check
 from kantad.values.content import encode_json
 from tests.crash.injected import NEEDS_STRACE
 from tests.crash.process_kit import strace
+from tests.own_formats import CBOR, flags_for, format_flag
 from tests.store.logs import FORMATS, Maker, every_kind
 from tests.store.test_beside import after, put_beside
 from tests.tools.kit import command
@@ -44,18 +45,19 @@ def compact_killed(folder: Path, log: Maker, call: str, number: int) -> bool:
     path = folder / "data.kantadb"
     path.write_bytes(bytes(log.data))
     put_beside(path, bytes(log.data[: after(log, log.rev - 2)]))
-    met = killed(["compact", str(path), "--retain", "5r"], call, number)
-    opened, found = open_log(str(path), None, RealDisk(), 0)
+    flags = flags_for(path)
+    met = killed(["compact", str(path), "--retain", "5r", *flags], call, number)
+    opened, found = open_log(str(path), format_flag(path), RealDisk(), 0)
     opened.close()
     assert (found.rev, found.chain) == (log.rev, log.chain)
     assert encode_json(found.state) == encode_json(log.state)
     assert found.oldest in (0, log.rev - 5)
     assert found.beside == (found.oldest == 0)
     assert os.path.exists(f"{path}.snapshot") == found.beside
-    assert command(check, path).status == 0
+    assert command(check, path, *flags).status == 0
     archives = [each for each in folder.iterdir() if "@" in each.name]
     assert len(archives) == 1 if found.oldest else len(archives) < 2
-    assert all(command(check, each).status == 0 for each in archives)
+    assert all(command(check, each, *flags).status == 0 for each in archives)
     assert all("@" in each.name or each == path or found.beside for each in folder.iterdir())
     return met
 
@@ -66,7 +68,7 @@ def test_a_compaction_killed_at_a_call(tmp_path: Path, call: str, number: int) -
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*FORMATS, CBOR])
 @pytest.mark.parametrize("call", CALLS)
 def test_a_compaction_killed_at_every_call(tmp_path: Path, call: str, format: str) -> None:
     log = log_of(format)

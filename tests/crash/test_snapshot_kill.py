@@ -21,6 +21,7 @@ from kantad.values.content import encode_json
 from tests.crash.injected import NEEDS_STRACE, killed_meanwhile, small_disk_at
 from tests.crash.journal import Journal
 from tests.crash.process_kit import LOST, OK, TIMEOUT, Answer, Process
+from tests.own_formats import CBOR, flags_for, format_flag
 from tests.tools.kit import command
 
 CALLS = ["rename", "fsync", "fdatasync", "unlink", "write", "fchmod", "statfs", "close", "read"]
@@ -71,7 +72,7 @@ async def snapshot(process: Process) -> Answer:
 
 def same_without(path: str) -> None:
     """With the snapshot beside it, a file holds what it holds without."""
-    with reading(path) as (buffer, size, framing, codec):
+    with reading(path, format_flag(path)) as (buffer, size, framing, codec):
         one, other = recover_from(path, buffer, size, framing, codec), recover(buffer, size, framing, codec)
     assert (one.rev, one.chain, one.v, one.micros) == (other.rev, other.chain, other.v, other.micros)
     assert encode_json(one.state) == encode_json(other.state)
@@ -80,16 +81,16 @@ def same_without(path: str) -> None:
 async def whole_again(path: str, journal: Journal) -> None:
     """The next start has all that was acknowledged, and nothing is left over."""
     same_without(path)
-    again = await Process(path).start()
+    again = await Process(path, *flags_for(path)).start()
     await journal.settle(again)
     assert (await again.ask("GET", "/v1/data/large")).body == LARGE
     assert await again.stop() == OK
-    ran = command(check, Path(path))
+    ran = command(check, Path(path), *flags_for(path))
     assert (ran.status, "not used" in ran.out) == (0, False)
     assert not [name for name in os.listdir(os.path.dirname(path)) if ".new-" in name]
 
 
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 async def test_the_process_killed_at_any_moment_costs_that_snapshot_only(tmp_path: Path, format: str) -> None:
     path = str(tmp_path / "data.kantadb")
     process, journal = await large(path, "--format", format)
@@ -118,7 +119,7 @@ async def test_the_process_killed_at_any_moment_costs_that_snapshot_only(tmp_pat
         if number < 5:
             await process.stop()
             await whole_again(path, journal)
-            process = await Process(path).start()
+            process = await Process(path, *flags_for(path)).start()
     assert statuses[0] == 503
     await whole_again(path, journal)
 
@@ -210,7 +211,7 @@ async def test_killed_at_a_call_while_one_is_made(tmp_path: Path, call: str, num
 @pytest.mark.parametrize(
     "call", ["rename", "fsync", "fdatasync", "unlink", "write", "fchmod", "statfs", "close", "read"]
 )
-@pytest.mark.parametrize("format", ["json", "msgpack"])
+@pytest.mark.parametrize("format", ["json", "msgpack", CBOR])
 async def test_killed_at_every_call_while_one_is_made(tmp_path: Path, call: str, format: str) -> None:
     path = str(tmp_path / "data.kantadb")
     process, journal = await large(path, "--format", format)

@@ -10,7 +10,7 @@ import pytest
 from kantad.store.beside import beside, frame_of, put, write
 from kantad.store.log import open_log
 from kantad.tools import check, repair
-from tests.own_formats import format_flag
+from tests.own_formats import flags_for, format_flag
 from tests.store.disks import Death, FaultyDisk
 from tests.store.logs import FORMATS, Maker
 from tests.store.test_beside import BOTH, DISK, a_log, after, found_in, picture_of, put_beside, told
@@ -93,7 +93,7 @@ def test_after_a_repair_the_file_is_what_it_is_without_it(log: Maker, path: Path
             data[after(log, damaged) - 3] ^= 1
             path.write_bytes(data)
             put_beside(path, bytes(log.data[: after(log, beside_at)]))
-            form = [] if (flag := format_flag(path)) is None else ["--format", flag]
+            form = flags_for(path)
             assert command(repair, path, *form, *(["--adopt"] if adopt else [])).status == 0
             assert told(found_in(path)) == told(found_in(path, aside=False))
             assert command(check, path, *form).status == 0
