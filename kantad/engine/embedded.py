@@ -22,7 +22,7 @@ from kantad.engine.opening import open_engine
 from kantad.engine.proposal import ACKS, Ack, Proposal
 from kantad.engine.transaction import NestedTransaction, Transaction
 from kantad.store.disk import Disk
-from kantad.store.log import Broken
+from kantad.store.log import Broken, NotOurs
 from kantad.store.migrations import Migrations
 from kantad.store.user_code import migrations_in, schema_from
 from kantad.values.content import MISSING
@@ -121,7 +121,10 @@ class Engine(Generic[T]):
         more: dict[str, Any] = {name: value for name, value in self._options.items() if name in passed}
         initial = None if own is None or self._schema is None else self._schema.form.stored(self._schema.kind, own)
         more |= {"schema": self._schema, "migrations": self._migrations, "initial": initial, "typed": True}
-        core = open_engine(self._filename, **more)
+        try:
+            core = open_engine(self._filename, called="format", **more)
+        except NotOurs as error:
+            raise NotOurs(f"{self._filename}: {error}") from None
         try:
             self._live = Live(core, own)
         except BaseException:
@@ -304,4 +307,6 @@ def _migrations(given: ModuleType | str | None) -> Migrations | None:
     if given is None:
         return None
     module = importlib.import_module(given) if isinstance(given, str) else given
+    if not isinstance(module, ModuleType):
+        raise TypeError(f"migrations is a module, or its name, not {given!r}")
     return migrations_in(module, module.__name__)

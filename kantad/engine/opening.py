@@ -15,7 +15,7 @@ from kantad.engine.proposal import Ack
 from kantad.engine.ring import RING_BYTES
 from kantad.store.disk import Disk, RealDisk
 from kantad.store.formats import new_file
-from kantad.store.log import open_log, open_readonly
+from kantad.store.log import Log, open_log, open_readonly
 from kantad.store.migrations import Failed, Migrations, Upgrade, behind, upgrade
 from kantad.store.recovery import Recovered
 from kantad.values.moment import now_micros
@@ -40,26 +40,24 @@ def open_engine(
     readonly: bool = False,
     typed: bool = False,
     own_process: bool = False,
+    called: str = "--format",
 ) -> Engine:
     """Open (or create) a database file, and bring it to the schema's type and the migrations' version.
 
     A new file begins with `initial`, where it is given. With `readonly` it is neither created, nor locked, nor
     changed; what is not of the type or the version is refused with `typed`, and shown as it is, with a warning,
-    without. With `own_process` the collector is set up for it, which belongs to the whole process. Raises `Locked`,
-    `NotOurs`, `CodeError` (a format of one's own), `Damaged`, `Failed`, `NoRoom`, `Broken` and OSError.
+    without. With `own_process` the collector is set up for it, which belongs to the whole process. Errors call `format`
+    what it is `called` where it is given. Raises `Locked`, `NotOurs`, `CodeError` (a format of one's own), `Damaged`,
+    `Failed`, `NoRoom`, `Broken` and OSError.
     """
     with loading() if own_process else nullcontext():
         if readonly:
-            log, found = open_readonly(path, format, disk or RealDisk())
-            if why := behind(found, log.codec, log.path, clock(), schema, migrations):
-                if typed:
-                    log.close()
-                    raise Failed(why)
-                found.warnings.append(f"{why}: it is served as it is")
+            log, found = open_readonly(path, format, disk or RealDisk(), called)
+            _look_at(log, found, behind(found, log.codec, log.path, clock(), schema, migrations), typed)
         else:
             if not os.path.exists(path):  # none is made that could not begin as the type has it
                 Upgrade(Recovered(), new_file(format, bytes(4))[1], path, clock(), schema, migrations, initial=initial)
-            log, found = open_log(path, format, disk or RealDisk(), clock())
+            log, found = open_log(path, format, disk or RealDisk(), clock(), called)
             upgrade(log, found, clock(), schema, migrations, initial=initial)
         for warning in found.warnings:
             logger.warning("%s: %s", path, warning)
@@ -74,3 +72,12 @@ def open_engine(
             schema=schema,
             readonly=readonly,
         )
+
+
+def _look_at(log: Log, found: Recovered, behind_why: str, typed: bool) -> None:
+    """Refuse a file that is not what the code is for, or warn of it; raises `Failed`."""
+    if behind_why and typed:
+        log.close()
+        raise Failed(behind_why)
+    if behind_why:
+        found.warnings.append(f"{behind_why}: it is served as it is")

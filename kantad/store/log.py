@@ -187,18 +187,19 @@ def mapped(fd: int, size: int) -> Iterator[Any]:
             buffer.close()
 
 
-def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log, Recovered]:
+def open_log(path: str, flag: str | None, disk: Disk, micros: int, called: str = "--format") -> tuple[Log, Recovered]:
     """Open, lock and recover a database file; it is created where there is none.
 
-    `micros` is the time, for a new file. A torn tail is cut off and kept as `<path>.torn-<time>`.
-    Raises `Locked`, `NotOurs`, `CodeError`, `Damaged` (nothing was changed then), `Broken` and OSError.
+    `micros` is the time, for a new file; errors call the flag `called`. A torn tail is cut off and kept as
+    `<path>.torn-<time>`. Raises `Locked`, `NotOurs`, `CodeError`, `Damaged` (nothing was changed then), `Broken` and
+    OSError.
     """
     path = os.path.realpath(path)
     fd = _open_locked(path, flag, disk, micros)
     try:
         removed = remove_leftovers(disk, path)
         with mapped(fd, disk.fstat(fd).st_size) as buffer:
-            framing, codec = format_of(buffer, flag)
+            framing, codec = format_of(buffer, flag, called)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
             found = recover_from(path, buffer, log.size, framing, codec)
@@ -212,7 +213,7 @@ def open_log(path: str, flag: str | None, disk: Disk, micros: int) -> tuple[Log,
     return log, found
 
 
-def open_readonly(path: str, flag: str | None, disk: Disk) -> tuple[Log, Recovered]:
+def open_readonly(path: str, flag: str | None, disk: Disk, called: str = "--format") -> tuple[Log, Recovered]:
     """Open a file as it is now, for reading only: it is neither locked nor changed, and may grow meanwhile.
 
     What would be cut off, or completed, is not read. Raises `NotOurs`, `CodeError`, `Damaged` and OSError.
@@ -222,7 +223,7 @@ def open_readonly(path: str, flag: str | None, disk: Disk) -> tuple[Log, Recover
     fd = disk.open(path, os.O_RDONLY)
     try:
         with mapped(fd, disk.fstat(fd).st_size) as buffer:
-            framing, codec = format_of(buffer, flag)
+            framing, codec = format_of(buffer, flag, called)
         log = Log(path, fd, framing, codec, disk)
         with log.buffer() as buffer:
             found = recover_from(path, buffer, log.size, framing, codec)

@@ -82,6 +82,8 @@ def _repair(path: str, name: str, fd: int, args: argparse.Namespace, disk: Disk,
         _go_back(verified)
         walk = verified.walk
         behind = count_behind(buffer, walk.place, size, framing, codec, walk.replayer.rev, walk.replayer.micros)
+        if not behind.whole and _is_something_else(buffer, walk):
+            raise NotOurs("it is no kantadb: nothing in it is a record, and it does not begin as one")
         adoption = Adoption(buffer, size, framing, codec, walk) if args.adopt else None
         copy = f"{path}.before-repair-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
         with contextlib.closing(_parts(buffer, verified, framing, codec, adoption)) as parts:
@@ -93,6 +95,14 @@ def _repair(path: str, name: str, fd: int, args: argparse.Namespace, disk: Disk,
     else:
         _report_adopted(copy, walk, adoption, out)
     return OK
+
+
+def _is_something_else(buffer: Any, walk: Walk) -> bool:
+    """Whether a file without any whole record looks like somebody else's JSON."""
+    if walk.place > walk.framing.header or walk.codec.name != "json":
+        return False
+    head = bytes(buffer[:64]).lstrip(b"\0\r\n\t ")
+    return not any(start.startswith(head[: len(start)]) for start in (b'{"ts":"', b'SNAPSHOT {"'))
 
 
 def _swap(path: str, fd: int, copy: str, parts: Iterable[bytes], disk: Disk) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kantad.values.errors import told
+from kantad.values.lines import cut
 from kantad.values.recent import Recent
 
 MOST: Final = 4096  # identifiers, or twice as many
-LONGEST: Final = 256  # characters of one
+LONGEST: Final = 256  # characters of one, columns of a name
 
 
 class Names:
@@ -43,4 +44,4 @@ class Names:
                 self.failed = True
                 self.complain(f"{told(error)} (asked for {identifier!r}; told once)")
             return ""
-        return name or ""
+        return cut(name or "", LONGEST)

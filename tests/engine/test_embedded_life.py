@@ -12,7 +12,7 @@ import pytest
 from kanta import Kanta
 from kanta.serialization import JsonSerializer, MsgPackSerializer
 
-from kantad.engine import Engine, Locked, Problem
+from kantad.engine import Engine, Locked, NotOurs, Problem
 from kantad.values.content import encode_json, same
 from tests.engine.embedded_kit import ANN, NOON, Data, User, filled, held
 
@@ -183,6 +183,13 @@ async def test_other_programs_go_on_with_the_file_and_back(path: Path, form: str
         assert engine.data.users[ANN].tags == ["new"]
 
 
+async def test_a_file_of_another_format_is_named_in_the_words_of_the_option(path: Path) -> None:
+    async with Engine(path, format="msgpack"):
+        pass
+    with pytest.raises(NotOurs, match=rf"{path}: it is a msgpack file; format json contradicts it"):
+        await Engine(path, format="json").open()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
@@ -192,6 +199,7 @@ async def test_other_programs_go_on_with_the_file_and_back(path: Path, form: str
         ({"flush_interval": float("nan")}, ValueError, "flush_interval"),
         ({"retian": "30d"}, TypeError, "no option 'retian'"),
         ({"migration_ctx": 5}, TypeError, "no option 'migration_ctx'"),
+        ({"migrations": 5}, TypeError, "migrations is a module, or its name, not 5"),
     ],
 )
 def test_an_option_that_is_misspelled_is_refused(

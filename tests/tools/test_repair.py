@@ -293,8 +293,12 @@ def test_a_symlink_stays_one(log: Maker, tmp_path: Path) -> None:
 
 def test_what_is_no_kantadb(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    path.write_bytes(b"hello")
-    assert command(repair, path).status == 65
+    for content in (b"hello", b'{"a": 1}\n', b'{"users": {"ann": 1}}', b'  {"a": 1}\n' * 9):
+        path.write_bytes(content)
+        for flags in ([], ["--adopt"]):
+            ran = command(repair, path, *flags)
+            assert (ran.status, "the file is as it was" in ran.err) == (65, True)
+            assert path.read_bytes() == content
     for other in (tmp_path / "none", tmp_path):
         ran = command(repair, other)
         assert (ran.status, ran.out) == (2, "")

@@ -23,6 +23,7 @@ def test_a_name_is_asked_for_once() -> None:
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "MOST", 4)
     named = Names(lambda identifier: identifier.upper(), lambda why: None)
+    assert named("a" * 300) == "A" * 255 + "…"
     for number in range(100):
         assert named(f"u{number}") == f"U{number}"
         assert named(f"u{number // 2}") == f"U{number // 2}"
