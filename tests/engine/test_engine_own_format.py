@@ -75,6 +75,7 @@ async def test_the_others_of_a_lane_are_made(small: Database) -> None:
 
 async def test_a_snapshot_that_it_cannot_keep_is_not_made_and_writes_go_on(small: Database) -> None:
     engine = small.open()
+    engine.snapshots.small = 1 << 20
     put(engine, "/a", "x" * 60_000)
     put(engine, "/b", "x" * 60_000)
     await flushed(engine)
