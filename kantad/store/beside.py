@@ -106,6 +106,18 @@ class Known(NamedTuple):
     chain: bytes | None = None
 
 
+Identity = tuple[int, int, int, int]
+
+
+def identity(path: str) -> Identity | None:
+    """Which file stands beside one: another one, or other content, has another."""
+    try:
+        status = os.stat(beside(path))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def known(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> Known | None:
     """Of which revision the snapshot beside a file is, if there is one of use; costs a tenth of reading it."""
     try:

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from typing import Any, Final
 
-from kantad.store.beside import Known, Unusable, known, read
+from kantad.store.beside import Identity, Known, Unusable, identity, known, read
 from kantad.store.dialects import Sign
 from kantad.store.history import Anchor, Unreadable, chained
 from kantad.store.verify import Walk
@@ -43,6 +43,7 @@ class Retrace:
         self.buffer, self.end, self.framing, self.codec, self.oldest = buffer, end, framing, codec, oldest
         self.path, self.far, self.near = path, FAR, NEAR
         self.beside = 0  # the revision of the one beside the file, where the walk began with that
+        self.looked_at: tuple[Identity | None, Known] | None = None  # that of use, and which it is
         self.walk: Walk | None = None
         self.known: list[Known] = []  # all from `low` to `high`
         self.low = self.high = end
@@ -175,8 +176,13 @@ class Retrace:
         """The snapshot beside the file, where it is so far behind a place that it is worth beginning with it."""
         if self.path is None or self.end - place <= self.far:
             return None
-        beside = known(self.path, self.buffer, self.end, self.framing, self.codec)
-        return beside if beside is not None and beside.place > place + self.far else None
+        which = identity(self.path)
+        if self.looked_at is None or self.looked_at[0] != which:
+            beside = known(self.path, self.buffer, self.end, self.framing, self.codec)
+            self.looked_at = None if beside is None else (which, beside)
+        if self.looked_at is None or self.looked_at[1].place <= place + self.far:
+            return None
+        return self.looked_at[1]
 
     def _look_up(self) -> None:
         """Find the snapshots in what was added to the file."""

@@ -60,9 +60,27 @@ def changes(path: Path) -> list[tuple[Any, ...]]:
             if not frame.snapshot:
                 record: Change = codec.decode(frame.payload, Change)
                 m = None if record.m is None else micros_of(record.m)
-                told = (micros_of(record.ts), record.a, record.v, record.u, m, record.id, record.q, record.b)
+                told = (
+                    micros_of(record.ts),
+                    record.a,
+                    record.v,
+                    record.u,
+                    m,
+                    record.id,
+                    record.q,
+                    record.b,
+                    record.about,
+                )
                 found.append((*told, decode_json(encode_json(record.diff))))
     return found
+
+
+def test_what_a_migration_was_for_is_kept(log: Maker, tmp_path: Path) -> None:
+    log.change({"n": 8}, v=4, about="Names have two parts.")
+    path, target = stored(tmp_path, log), tmp_path / "there.kantadb"
+    converted(path, target, "--format", OTHER[log.format])
+    assert changes(target)[-1][-2] == "Names have two parts."
+    assert changes(target) == changes(path)
 
 
 def states(path: Path) -> list[Any]:

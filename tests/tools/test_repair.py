@@ -116,6 +116,16 @@ def test_adopting_after_lost_and_doubled_records(log: Maker, tmp_path: Path) -> 
     assert rev == log.rev
 
 
+def test_what_a_migration_was_for_is_adopted(log: Maker, tmp_path: Path) -> None:
+    damaged = log.points[-1].end
+    log.change({"n": 8})
+    log.change({"n": 9}, v=4, about="Names have two parts.")
+    path = stored(tmp_path, log, broken(log, damaged))
+    assert command(repair, path, "--adopt").status == 0
+    assert b"Names have two parts." in path.read_bytes()
+    assert command(check, path).status == 0
+
+
 def test_an_edited_record_is_adopted_as_it_is(tmp_path: Path) -> None:
     log = Maker("json")
     log.change({"a": 1})
