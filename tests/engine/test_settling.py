@@ -24,6 +24,7 @@ from kantad.values.framing import Frame
 from kantad.values.record import Change
 from tests.engine.engine_kit import Database, proposal, put, write
 from tests.store.logs import FORMATS, Maker
+from tests.store.test_kanta import kanta_reads
 from tests.tools.kit import command
 
 LATER = 4_000_000_000_000_000  # microseconds: after whatever the engine's clock says
@@ -132,6 +133,8 @@ async def test_the_first_change_says_it(
     said = marks(path)
     assert said[:4] == [None, None, None, read_as]
     assert set(said[4:]) == {None}
+    state = kanta_reads(path, format).state
+    assert (state["by"], state["later"]) == (1, 1)
     with_more(format, path, SIGN | {"last": 1})
     _, found = _log(path)
     assert (found.state["a"], found.state["last"], found.read_as) == (READ[read_as], 1, "")
