@@ -32,7 +32,8 @@ class Adoption:
         self.adopted = self.unfit = self.snapshots = self.mended = 0
         self.before = b""  # the record before, where it was another program's
         self.link = self.replayer.chain  # the chain in the original behind the record before
-        self.kanta: str | None = None  # what the next change with `h` has to say, see `Change`
+        self.read_as = ""  # what `_reading` found, for the records up to the next one with `h`
+        self.kanta: str | None = None  # what that one has to say
         self.first = self.replayer.rev + 1  # the first revision of the new chain
         self.unproven: list[
             tuple[int, int]
@@ -42,8 +43,7 @@ class Adoption:
         """The bytes to write from this offset of the new file on."""
         replayer = self.replayer
         if replayer.rival is not None:
-            self.kanta = self._read_as()
-            replayer.settle(self.kanta)
+            replayer.settle(self._reading(self.start))
         self.before = replayer.before[1] if replayer.before is not None else b""
         last = Last(replayer.micros, replayer.chain)
         for sound in records_from(self.buffer, self.start, self.end, self.framing, self.codec, last):
@@ -56,13 +56,22 @@ class Adoption:
                 offset += len(framed)
                 yield framed
 
-    def _read_as(self) -> str:
-        """How kanta's records before the damage are read that can be read in two ways: one behind it may say that."""
-        last = Last(self.replayer.micros, self.replayer.chain)
-        for sound in records_from(self.buffer, self.start, self.end, self.framing, self.codec, last):
-            if isinstance(sound.record, Change) and sound.record.kanta is not None:
-                return sound.record.kanta
-        return "0.9"
+    def _reading(self, place: int) -> str:
+        """How kanta's records before and behind this place are read that can be read in two ways (see `Change.kanta`).
+
+        The next change with `h` says it. If that does not, the one that did is lost; it said what the records before
+        it showed, and now this one says that.
+        """
+        if not self.read_as:
+            self.read_as = "0.9" if self.replayer.seen & Sign.B else "0.1"
+            last = Last(self.replayer.micros, self.replayer.chain)
+            for sound in records_from(self.buffer, place, self.end, self.framing, self.codec, last):
+                if isinstance(sound.record, Snapshot):
+                    break
+                if sound.record.h is not None:
+                    self.kanta = self.read_as = sound.record.kanta or self.read_as
+                    break
+        return self.read_as
 
     def _is_proven(self, sound: Sound, record: Change) -> bool:
         """Whether a record is what the original's chain says, of which the one before it is a part."""
@@ -87,7 +96,7 @@ class Adoption:
             record.h = replayer.chain.hex()
         if record.h is None and sound.payload == self.before:
             return []  # kanta's doubled record counts once
-        if not self._fits(record):
+        if not self._fits(record, sound.offset):
             self.unfit += 1
             return []
         if record.h is None:
@@ -105,7 +114,7 @@ class Adoption:
                 about=record.about,
                 kanta=self.kanta or record.kanta,
             )
-            self.kanta = None
+            self.kanta, self.read_as = None, ""
         self._went_on(chain, micros_of(record.ts), record.v)
         self.before = sound.payload if record.h is None else b""
         self.adopted += 1
@@ -113,11 +122,13 @@ class Adoption:
             self._note_unproven()
         return [(payload, False)]
 
-    def _fits(self, record: Change) -> bool:
-        """Apply a change, or leave the state as it was."""
+    def _fits(self, record: Change, place: int) -> bool:
+        """Apply a change, which stands at a place, or leave the state as it was."""
         undo, state = Undo(KeyOrders()), self.replayer.state
         shown = signs(record.diff, state) if record.h is None else Sign.A
         try:
+            if shown is Sign.UNCLEAR and not self.replayer.certain:
+                shown = Sign.B if self._reading(place) == "0.9" else Sign.A
             if not shown & Sign.A and (shown & Sign.B or self.replayer.certain):
                 merge_verbatim(state, record.diff, undo)
                 return True
@@ -135,8 +146,9 @@ class Adoption:
         micros = max(replayer.micros, micros_of(snapshot.ts))
         diff = difference(replayer.state, snapshot.state)
         if diff is not SAME and diff is not MISSING:
-            payload, chain = self.codec.change(micros, "repair", diff, replayer.chain, v=snapshot.v, kanta=self.kanta)
-            self.kanta = None
+            payload, chain = self.codec.change(
+                *(micros, "repair", diff, replayer.chain), v=snapshot.v, kanta=self.read_as or None
+            )
             payloads.append((payload, False))
             replayer.state = snapshot.state
             self._went_on(chain, micros, snapshot.v)
@@ -145,6 +157,7 @@ class Adoption:
         payload = self.codec.snapshot(micros, replayer.state, replayer.rev, replayer.chain, v=snapshot.v, m=m)
         payloads.append((payload, True))
         self.snapshots += 1
+        self.kanta, self.read_as, replayer.certain = None, "", True
         return payloads
 
     def _went_on(self, chain: bytes, micros: int, v: int) -> None:

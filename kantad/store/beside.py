@@ -27,9 +27,9 @@ from kantad.store.recovery import Recovered, recover
 from kantad.store.replay import Start
 from kantad.values.codec import Codec, is_whole_snapshot
 from kantad.values.errors import Damaged
-from kantad.values.framing import BinaryFrames, Frame, Framing
+from kantad.values.framing import BinaryFrames, Decoded, Frame, Framing
 from kantad.values.moment import micros_of
-from kantad.values.record import DECODE_ERRORS, At, Kept, SnapshotBeside, SnapshotHead
+from kantad.values.record import DECODE_ERRORS, At, Change, Kept, SnapshotBeside, SnapshotHead
 
 PART: Final = 1 << 20  # bytes written, and synced, at once: a long sync would hold up other files' syncs
 _OWN = rb"at=[0-9a-f]{16}"
@@ -104,6 +104,7 @@ class Known(NamedTuple):
     micros: int
     place: int
     chain: bytes | None = None
+    settled: bool = True  # nothing that will be written behind it makes it useless
 
 
 Identity = tuple[int, int, int, int]
@@ -126,7 +127,8 @@ def known(path: str, buffer: Any, end: int, framing: Framing, codec: Codec) -> K
             return None
         head = _whole(payload, codec, SnapshotHead)
         place = _placed(head, buffer, end, framing, codec)[1]
-        return Known(head.r, micros_of(head.ts), place, bytes.fromhex(head.h))
+        settled = head.kanta is None or place < end
+        return Known(head.r, micros_of(head.ts), place, bytes.fromhex(head.h), settled)
     except Unusable:
         return None
 
@@ -164,7 +166,10 @@ def _whole(payload: bytes, codec: Codec, kind: type[Any]) -> Any:
 def _placed(
     head: SnapshotBeside | SnapshotHead, buffer: Any, end: int, framing: Framing, codec: Codec
 ) -> tuple[int, int]:
-    """Where the last change in it begins and ends in the log."""
+    """Where the last change in it begins and ends in the log.
+
+    How it reads records of kanta's is what the first change behind it says, if there is one.
+    """
     at = head.at
     if at is None or not framing.header <= at < end:
         raise Unusable("the log ends before it: it was cut short, or is another one")
@@ -173,7 +178,19 @@ def _placed(
         raise Unusable("what it holds is not what stands in this log")
     if not (says(codec, frame, head.h) if head.log is None else _hash(buffer, frame.end) == head.log):
         raise Unusable("what it holds is not what stands in this log")
+    if head.kanta is not None and _says_otherwise(framing.next(buffer, frame.end, end), codec, head.kanta):
+        raise Unusable("what stands behind it in the log may be read otherwise")
     return at, frame.end
+
+
+def _says_otherwise(behind: Decoded, codec: Codec, kanta: str) -> bool:
+    if not isinstance(behind, Frame):
+        return False
+    try:
+        change: Change = codec.decode(behind.payload, Change)
+    except DECODE_ERRORS:
+        return True
+    return change.kanta != kanta
 
 
 def _hash(buffer: Any, end: int) -> str:

@@ -180,9 +180,12 @@ class Retrace:
         if self.looked_at is None or self.looked_at[0] != which:
             beside = known(self.path, self.buffer, self.end, self.framing, self.codec)
             self.looked_at = None if beside is None else (which, beside)
-        if self.looked_at is None or self.looked_at[1].place <= place + self.far:
+        if self.looked_at is None:
             return None
-        return self.looked_at[1]
+        beside = self.looked_at[1]
+        if not beside.settled:
+            self.looked_at = None
+        return beside if beside.place > place + self.far else None
 
     def _look_up(self) -> None:
         """Find the snapshots in what was added to the file."""

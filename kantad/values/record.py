@@ -92,6 +92,7 @@ class SnapshotHead(msgspec.Struct, omit_defaults=True, kw_only=True):
     s: str | None = None
     at: int | None = None
     log: str | None = None
+    kanta: str | None = None
 
 
 class Kept(msgspec.Struct):

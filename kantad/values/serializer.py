@@ -9,6 +9,7 @@ Nothing is written that does not come back: each record is decoded again and com
 as made. Upstream of that, records are made in parts as JSON is, and JSON values are all that they may hold.
 """
 
+import contextlib
 import re
 from binascii import hexlify
 from collections.abc import Callable
@@ -150,13 +151,11 @@ class OwnCodec(Codec):
         ending = payload[-OWN_LENGTH:]
         mark = ending[1:2].decode() if OWN_ENDING.fullmatch(ending) else ""
         body = payload[:-OWN_LENGTH] if mark else payload
-        at = _AT.match(body) if mark == "s" else None
-        if at is not None:
-            body = body[at.end() :]
         if self.lines and not mark and _CUT_ENDING.search(payload, max(0, len(payload) - OWN_LENGTH)):
             raise msgspec.DecodeError("its ending is cut off")
+        at = _AT.match(body) if mark == "s" else None
         try:
-            found: Any = self.serializer.decode(body, type=kind)
+            found: Any = self._decoded(body, at, kind)
         except _FAULTS as error:
             raise msgspec.DecodeError(told(error)) from error
         if type(found) is not kind:
@@ -172,6 +171,15 @@ class OwnCodec(Codec):
         if at is not None and "at" in kind.__struct_fields__:
             found.at = int(at[1], 16)
         return found
+
+    def _decoded(self, body: bytes, at: re.Match[bytes] | None, kind: type[Any]) -> Any:
+        """What the class makes of it, where it stands behind `at`, too; what looks like that may be the class's."""
+        if at is None:
+            return self.serializer.decode(body, type=kind)
+        if kind is not SnapshotBeside:
+            with contextlib.suppress(*_FAULTS):
+                return self.serializer.decode(body, type=kind)
+        return self.serializer.decode(body[at.end() :], type=kind)
 
     def decoder(self, kind: type[Any]) -> Callable[[bytes], Any]:
         """See Codec."""

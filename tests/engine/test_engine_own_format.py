@@ -226,6 +226,21 @@ async def test_another_process_finds_the_class_where_this_one_does(
     await database.stop()
 
 
+class Headed:
+    """CBOR behind what a snapshot beside a file begins with, too."""
+
+    framer = "frames"
+    head = b"at=0123456789abcdef\0"
+
+    def encode(self, obj: Any) -> bytes:
+        return self.head + cbor2.dumps(obj)
+
+    def decode(self, payload: bytes, *, type: Any) -> Any:
+        if not payload.startswith(self.head):
+            raise ValueError("no header")
+        return msgspec.convert(cbor2.loads(payload[len(self.head) :]), type)
+
+
 class TestBeside:
     """Snapshots that stand beside the file."""
 
@@ -242,6 +257,20 @@ class TestBeside:
         engine = database.open()
         assert (engine.snapshots.is_beside, engine.rev, engine.root["secret"]) == (True, 2, "hidden")
         assert (await write(engine, proposal("put", "/secret", "hidden", key="my key"))).replayed
+        await database.stop()
+
+    @pytest.mark.parametrize("small", [0, 1 << 20])
+    async def test_records_that_begin_as_one_does_are_the_class(self, tmp_path: Path, small: int) -> None:
+        database = Database(str(tmp_path / "data.kantadb"), f"{__name__}:Headed")
+        engine = database.open()
+        engine.snapshots.small = small
+        await write(engine, proposal("put", "/a", 1, key="first"))
+        assert (await engine.snapshot())[0].rev == 1
+        await write(engine, proposal("put", "/a", 2))
+        await database.stop()
+        engine = database.open()
+        assert (engine.snapshots.rev, engine.snapshots.is_beside, engine.root) == (1, small == 0, {"a": 2})
+        assert (await write(engine, proposal("put", "/a", 1, key="first"))).replayed
         await database.stop()
 
     @pytest.mark.parametrize("stop", [False, True])

@@ -25,7 +25,7 @@ from kantad.values.record import Change
 from tests.engine.engine_kit import Database, proposal, put, write
 from tests.store.logs import FORMATS, Maker
 from tests.store.test_kanta import kanta_reads
-from tests.tools.kit import command
+from tests.tools.kit import broken, command
 
 LATER = 4_000_000_000_000_000  # microseconds: after whatever the engine's clock says
 SIGN = {"sign": "$single"}  # kanta 0.9's
@@ -264,3 +264,92 @@ class TestLarge:
         assert (found.beside, found.start_rev) == (True, 4)
         assert len(changes(path)) == 4
         assert log.framing.last_snapshot(path.read_bytes(), found.end) == -1
+
+    async def test_what_kanta_adds_makes_it_useless_for_the_past_too(
+        self, database: Database, path: Path, format: str, read_as: str
+    ) -> None:
+        with_more(format, path, {"long": "x" * (3 << 20)})
+        engine = database.open()
+        engine.snapshots.small = 0
+        assert (await engine.snapshot())[0].rev == 4
+        await database.stop()
+        for diff in ({"n": 2}, SIGN):
+            with_more(format, path, diff)
+            data, (log, found) = path.read_bytes(), _log(path)
+            retrace = Retrace(data, len(data), log.framing, log.codec, 0, str(path))
+            for rev in (4, 3, 4, found.rev):
+                for _ in retrace.steps(rev):
+                    pass
+                assert retrace.state["a"] == found.state["a"], (diff, rev)
+            assert not found.beside
+            ran = command(check, path)
+            assert (ran.status, "may be read otherwise" in ran.out) == (0, True)
+        assert found.state["a"] == "$$v"
+
+
+class TestRepair:
+    """What is adopted behind damage is read as it was, and the result says so."""
+
+    def log(self, format: str) -> Maker:
+        log = Maker(format, tick=1)
+        log.data = log.data[: log.framing.header]
+        log.rev, log.chain, log.state = 0, bytes(8), {}
+        return log
+
+    def repaired(self, path: Path, log: Maker, place: int) -> Recovered:
+        """The file after a repair of a damaged record that begins at this place; it is whole."""
+        path.write_bytes(broken(log, place))
+        assert command(repair, path, "--adopt").status == 0
+        ran = command(check, path)
+        assert ran.status == 0, ran
+        return _log(path)[1]
+
+    @pytest.mark.parametrize("mark", [None, "0.1"])
+    async def test_where_the_one_that_says_it_is_lost_the_next_says_what_it_said(
+        self, tmp_path: Path, format: str, mark: str | None
+    ) -> None:
+        path = tmp_path / "data.kantadb"
+        log = self.log(format)
+        log.foreign({"n": 1})
+        log.foreign({"a": "$$v"})
+        path.write_bytes(log.data)
+        place = len(log.data)
+        database = Database(str(path))
+        database.open().snapshots.small = 0
+        assert database.engine is not None
+        await database.engine.snapshot()
+        await database.stop()
+        log.change({"k": 0}, kanta=mark)
+        log.change({"k": 1})
+        found = self.repaired(path, log, place)
+        assert (found.state, found.beside) == ({"n": 1, "a": "$v", "k": 1}, True)
+        os.unlink(beside(str(path)))
+        with_more(format, path, SIGN)
+        assert _log(path)[1].state["a"] == "$v"
+
+    async def test_records_behind_it_are_read_as_the_next_one_says(self, tmp_path: Path, format: str) -> None:
+        log = self.log(format)
+        log.foreign({"n": "$single"})
+        place = len(log.data)
+        log.foreign({"l": [1, 2]})
+        log.foreign({"a": "$$v"})
+        log.change({"k": 0}, kanta="0.9")
+        log.change({"l": {"$insert": [[0, 9]]}, "a": "$$v"})  # not a list any more
+        log.state = {"n": "$single", "l": [9, 1, 2], "a": "$v", "k": 0}
+        log.snapshot()
+        log.change({"k": 1})
+        found = self.repaired(tmp_path / "data.kantadb", log, place)
+        assert found.state == {"n": "$single", "l": [9, 1, 2], "a": "$v", "k": 1}
+
+    async def test_where_a_snapshot_follows_it_is_right(self, tmp_path: Path, format: str) -> None:
+        log = self.log(format)
+        log.foreign({"n": 1})
+        log.foreign({"a": "$$v"})
+        place = len(log.data)
+        log.change({"k": 0}, kanta="0.1")
+        log.foreign({"b": "$$w"})
+        log.state = {"n": 1, "a": "$v", "k": 0, "b": "$w"}
+        log.snapshot()
+        log.foreign({"c": "$$x"})
+        found = self.repaired(tmp_path / "data.kantadb", log, place)
+        assert found.state == {"n": 1, "a": "$v", "k": 0, "b": "$w", "c": "$$x"}

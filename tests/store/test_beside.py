@@ -285,7 +285,7 @@ def test_what_is_known_of_it_without_reading_its_state(log: Maker, path: Path) -
         assert read(str(path), buffer, size, framing, codec) is None
         content = put_beside(path, bytes(log.data))
         assert known(str(path), buffer, size, framing, codec) == (
-            *(log.rev, log.micros, after(log, log.rev), log.chain),
+            *(log.rev, log.micros, after(log, log.rev), log.chain, True),
         )
         Path(beside(str(path))).write_bytes(content[:-1])
         assert known(str(path), buffer, size, framing, codec) is None
