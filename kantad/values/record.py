@@ -18,7 +18,6 @@ from blake3 import blake3
 from kantad.values.errors import Problem
 
 CHAIN_START: Final = bytes(8)
-READ_AS: Final = ("0.1", "0.9")  # kanta's dialects: that of 0.1 to 0.8, and that of 0.9
 SNAPSHOT_KIND: Final = 1  # the `k` of snapshots whose `r` can be trusted
 LABEL: Final = 256  # characters of an action or a user
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what UTF-8 has no form for
@@ -46,7 +45,7 @@ class Change(msgspec.Struct, omit_defaults=True, kw_only=True):
     q: str | None = None
     about: str | None = None
     diff: dict[Any, Any] = {}
-    kanta: str | None = None  # READ_AS: what records of kanta's before it, that can be read in two ways, are read as
+    kanta: str | None = None  # `0.1` or `0.9`: as whose records of kanta's before it are read that read in two ways
     b: int = 0
     h: str | None = None
 
