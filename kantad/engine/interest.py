@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kantad.values.content import MISSING, copied, encode_json
 from kantad.values.narrow import DELETED, UNCLEAR, UNTOUCHED, Verdict, compared, narrowed
-from kantad.values.patch import unescape
+from kantad.values.patch import is_position, named
 from kantad.values.pointer import Path, lookup
 from kantad.values.touch import shared
 
@@ -143,13 +143,13 @@ def _meeting(node: Node, patch: Any) -> Iterator[Node]:
         yield from _all(node)
         return
     gone = patch.get("$delete", ())
-    if any(type(name) is int for name in gone):
+    if any(map(is_position, gone)):
         yield from _all(node)
         return
     if node.count:
         yield node
     for name in gone:
-        segment = unescape(name)
+        segment = str(named(name))
         if segment in node.below:
             yield from _all(node.below[segment])
     for segment, sub in shared(node.below, patch):

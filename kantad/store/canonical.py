@@ -22,6 +22,7 @@ from kantad.values.errors import Problem
 from kantad.values.framing import Frame
 from kantad.values.moment import micros_of
 from kantad.values.patch import Unfit, apply, escape, unescape
+from kantad.values.patch import gone as spelled
 from kantad.values.record import Change
 
 
@@ -106,7 +107,7 @@ def verbatim_effect(old: dict[Any, Any], patch: dict[Any, Any]) -> Any:
     names = [unescape(key) for key in (gone if type(gone) is list else [gone])]
     if any(type(name) is dict or type(name) is list for name in names):
         raise Unfit("$delete of what is no key")
-    deleted = [escape(name) for name in names if name in old]
+    deleted = [spelled(name) for name in names if name in old]
     if deleted:
         found["$delete"] = deleted
     return found if found else SAME

@@ -21,11 +21,11 @@ from kantad.store.canonical import lenient_effect, meant, verbatim_effect
 from kantad.store.dialects import Sign, signs
 from kantad.store.recovery import damaged
 from kantad.store.verify import Walk
+from kantad.values.astext import as_text, keys_deleted
 from kantad.values.codec import Codec
 from kantad.values.diff import SAME, difference
 from kantad.values.framing import Frame, Framing
 from kantad.values.moment import micros_of
-from kantad.values.patch import unescape
 from kantad.values.record import Change, Kept
 
 
@@ -148,7 +148,7 @@ class Conversion:
 
     def _encoded(self, record: Change, diff: Any) -> bytes:
         if self.as_text:
-            diff = keys_as_text(diff, self.walk.replayer.state)
+            diff = as_text(keys_deleted(diff, self.walk.replayer.state))
         self.micros = max(self.micros, micros_of(record.ts))
         m = None if record.m is None else micros_of(record.m)
         payload, self.chain = self.encoded.change(
@@ -162,20 +162,3 @@ class Conversion:
             about=record.about,
         )
         return payload
-
-
-def keys_as_text(patch: Any, new: Any) -> Any:
-    """A canonical patch that led to this value, with the integer keys that it deletes as text.
-
-    As keys, integers become text by being encoded; what a list deletes are positions.
-    """
-    if type(patch) is not dict or "$replace" in patch:
-        return patch
-    found: dict[Any, Any] = {}
-    for key, sub in patch.items():
-        if key == "$delete" and type(new) is dict:
-            sub = [str(name) if type(name) is int else name for name in sub]
-        elif key not in ("$delete", "$insert"):
-            sub = keys_as_text(sub, new[int(key)] if type(new) is list else new[unescape(key)])
-        found[key] = sub
-    return found

@@ -7,6 +7,7 @@ transaction touched. Pure.
 """
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -15,9 +16,10 @@ from kantad.values.content import MISSING, same, same_bytes
 from kantad.values.copies import LARGE_LIST, LazyList, is_untouched
 from kantad.values.delta import is_draft
 from kantad.values.diff import SAME, difference
+from kantad.values.errors import Problem
 from kantad.values.kinds import FREE, Kind
 from kantad.values.normal import NormalForm
-from kantad.values.plain import fields_of, is_left_out, name_in
+from kantad.values.plain import fields_of, is_left_out, name_in, name_of
 from kantad.values.pointer import Path, lookup
 from kantad.values.tracked import Tracked
 
@@ -73,6 +75,9 @@ class Agreement:
             name = name_in(live, key)
             if name is not None:
                 old, new, found = live.get(key, MISSING), dict.get(draft, key, MISSING), lookup(raw, (name,))
+                if old is MISSING and found is not MISSING and any(name_of(other) == name for other in live):
+                    problem = Problem("invalid_value", "the dict has this key as one of another type")
+                    raise reduce(Problem.at, reversed((*path, name)), problem)
                 yield from self._strays(_below(kind, name), old, new, found, (*path, name))
 
     def _record(self, kind: Kind, live: Any, draft: Any, raw: Any, path: Path) -> Iterator[Path]:

@@ -130,7 +130,7 @@ def _members(
         else:
             sub = _member(before, after, here, written, found)
         if sub is not SAME:
-            if escape(name) in patch or (type(key) is not str and _held(new, name) is not MISSING):
+            if escape(name) in patch or (key != name and _held(new, name) is not MISSING):
                 raise Problem("invalid_value", "two keys of the dict are written alike").at(name)
             patch[escape(name)] = sub
             found.changed.add(here)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import jsondiff
 
 from kantad.values.content import MISSING, encode_json, encode_msgpack, same
-from kantad.values.patch import escape, marshal
+from kantad.values.patch import escape, gone, marshal
 
 
 class Same:
@@ -92,7 +92,7 @@ def _object(old: dict[Any, Any], new: dict[Any, Any], effort: Effort) -> Any:
     if kept == 0 and old:
         return {"$replace": marshal(new)}
     if kept < len(old):
-        patch["$delete"] = [escape(key) for key in old if key not in new]
+        patch["$delete"] = [gone(key) for key in old if key not in new]
     return patch if patch else SAME
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from kantad.values.content import MISSING, check, check_key, check_scalar, copied
 from kantad.values.diff import SAME, Effort, difference, shorter_of
 from kantad.values.errors import Problem
-from kantad.values.patch import escape, marshal, unescape
-from kantad.values.pointer import Path, format, index, key_in
+from kantad.values.patch import escape, marshal, named, unescape
+from kantad.values.patch import gone as spelled
+from kantad.values.pointer import Path, format, index, key_in, respelled
 from kantad.values.splice import check_moves, spliced
 
 SAFE = 1 << 53
@@ -28,10 +29,9 @@ def effect(old: Any, patch: Any, room: int, foreign: bool = False, effort: Effor
     kind = type(patch)
     if kind is int and -SAFE < patch < SAFE:  # the commonest write, short-cut
         return SAME if type(old) is int and old == patch else patch
-    if kind is not dict:
-        return difference(old, literal(patch, room, foreign), effort)
-    if "$replace" in patch:
-        return difference(old, _replacement(patch, room, foreign), effort)
+    if kind is not dict or "$replace" in patch:
+        value = literal(patch, room, foreign) if kind is not dict else _replacement(patch, room, foreign)
+        return difference(old, respelled(value, old) if foreign else value, effort)
     if type(old) is dict:
         return _on_object(old, patch, room, foreign, effort or Effort())
     if not patch and old is not MISSING:
@@ -149,7 +149,9 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
             if foreign:
                 name = key_in(old, name)
             if gone and name in gone:  # deleted, then made anew: deletions come first
-                narrowed = difference(old.get(name, MISSING), _built(sub, room - 1, foreign), effort)
+                value = _built(sub, room - 1, foreign)
+                before = old.get(name, MISSING)
+                narrowed = difference(before, respelled(value, before) if foreign else value, effort)
                 del gone[name]
             else:
                 narrowed = effect(old.get(name, MISSING), sub, room - 1, foreign, effort)
@@ -158,7 +160,7 @@ def _on_object(old: dict[Any, Any], patch: dict[Any, Any], room: int, foreign: b
         if narrowed is not SAME:
             found[name if type(name) is str and name[:1] != "$" else escape(name)] = narrowed
     if gone:
-        deleted = [escape(name) for name in gone if name in old]
+        deleted = [spelled(name) for name in gone if name in old]
         if deleted:
             found["$delete"] = deleted
     return found if found else SAME
@@ -265,7 +267,7 @@ def changed(old: Any, patch: Any) -> Any:
             name = unescape(key)
             made[name] = changed(made.get(name, MISSING), sub)
     for key in patch.get("$delete", ()):
-        made.pop(unescape(key), None)
+        made.pop(named(key), None)
     return made
 
 
@@ -321,10 +323,10 @@ def removal(steps: list[tuple[Any, Any]]) -> Any:
         return rooted(steps[:-1], _shorter(container, {"$delete": [key]}, Effort()))
     if len(container) == 1:
         return rooted(steps[:-1], {"$replace": {}})
-    return rooted(steps[:-1], {"$delete": [escape(key)]})
+    return rooted(steps[:-1], {"$delete": [spelled(key)]})
 
 
 def assignment(old: Any, value: Any, room: int, foreign: bool = False) -> Any:
     """The canonical patch that puts this plain value in the place of `old`, or SAME."""
     check(value, room, foreign)
-    return difference(old, copied(value))
+    return difference(old, respelled(copied(value), old) if foreign else copied(value))

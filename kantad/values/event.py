@@ -7,6 +7,7 @@ its own members in front: `"rev":17,"cursor":"17-…","ts":…,"diff":{…}}`. W
 
 from typing import Any, Final
 
+from kantad.values.astext import as_text
 from kantad.values.codec import Codec
 from kantad.values.content import decode_json, encode_json
 from kantad.values.moment import micros_of, time_text
@@ -45,7 +46,7 @@ class Events:
         part = narrowed(patch, path)
         if isinstance(part, Verdict) and part is not DELETED:
             return part
-        return self.with_part(rev, payload, None if part is DELETED else encode_json(part))
+        return self.with_part(rev, payload, None if part is DELETED else self.encoded(part))
 
     def with_part(self, rev: int, payload: bytes, part: bytes | None) -> bytes:
         """The tail of a change with another patch, as JSON; None: the value was deleted."""
@@ -57,6 +58,10 @@ class Events:
             del record["diff"]
             start = encode_json(record)[1:-1]
         return start + (b',"deleted":true}' if part is None else b',"diff":%b}' % part)
+
+    def encoded(self, patch: Any) -> bytes:
+        """A canonical patch of this log as JSON."""
+        return encode_json(as_text(patch) if self.codec.foreign else patch)
 
     def diff(self, payload: bytes) -> Any:
         """A change's patch."""
@@ -81,7 +86,7 @@ class Events:
             found["id"] = logged.id
         if logged.about is not None:
             found["about"] = logged.about
-        found["diff"] = logged.diff
+        found["diff"] = as_text(logged.diff) if self.codec.foreign else logged.diff
         return found
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from kantad.values.content import MISSING, encode_json, same
-from kantad.values.patch import Unfit, build, unescape, unmarshal
+from kantad.values.patch import Unfit, build, named, unescape, unmarshal
 from kantad.values.pointer import index
 
 Span = tuple[str, str]
@@ -96,7 +96,7 @@ def announced(patch: Any, path: tuple[Any, ...] = ()) -> Iterator[Edit]:
     for key, sub in patch.items():
         if key == "$delete":
             for name in sub if type(sub) is list else [sub]:
-                yield Edit((*path, unescape(name) if type(name) is str else name), UNKNOWN, MISSING)
+                yield Edit((*path, named(name)), UNKNOWN, MISSING)
         elif key == "$insert":
             for position, value in sub:
                 yield Edit((*path, position), UNKNOWN, unmarshal(value))
@@ -107,7 +107,7 @@ def announced(patch: Any, path: tuple[Any, ...] = ()) -> Iterator[Edit]:
 def _in_object(old: dict[Any, Any], patch: dict[Any, Any], path: tuple[Any, ...]) -> Iterator[Edit]:
     for key, sub in patch.items():
         if key == "$delete":
-            for name in map(unescape, sub if type(sub) is list else [sub]):
+            for name in map(named, sub if type(sub) is list else [sub]):
                 if name in old:
                     yield Edit((*path, name), old[name], MISSING)
         elif type(key) is str and key[:1] == "$" and key[:2] != "$$":

@@ -11,7 +11,7 @@ A canonical patch (dialect C) is effective, so what it names has changed.
 from typing import Any, Final
 
 from kantad.values.content import MISSING, same
-from kantad.values.patch import escape, marshal
+from kantad.values.patch import escape, is_position, marshal, named
 from kantad.values.pointer import Path, index
 
 
@@ -64,7 +64,7 @@ def _removed(patch: dict[Any, Any], segment: str) -> Verdict | None:
     gone, added = patch.get("$delete", ()), patch.get("$insert", ())
     if not gone and not added:
         return None
-    if escape(segment) in gone:
+    if any(not is_position(name) and str(named(name)) == segment for name in gone):
         return DELETED
     position = index(segment, FAR)
     if position < 0:
@@ -75,7 +75,7 @@ def _removed(patch: dict[Any, Any], segment: str) -> Verdict | None:
             return UNCLEAR
         origin -= origin > place
     for place in reversed(gone):
-        if type(place) is int:
+        if is_position(place):
             origin += origin >= place
     return None if origin == position else UNCLEAR
 

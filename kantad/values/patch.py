@@ -25,6 +25,7 @@ from kantad.values.content import MISSING, encode_json
 from kantad.values.pointer import index
 from kantad.values.splice import in_one_pass
 
+EXACT: Final = 1 << 53  # integers below it are floats, too
 SMALL: Final = 32  # up to this many keys the order is simply copied at a deletion
 
 
@@ -167,6 +168,24 @@ def escape(text: Any) -> Any:
     return "$" + text if type(text) is str and text[:1] == "$" else text
 
 
+def gone(key: Any) -> Any:
+    """A key as the `$delete` of an object spells it: an integer one as a float, for integers there are positions.
+
+    (To Python `5.0` is the key `5`, so jsondiff and kanta delete the same one.)
+    """
+    return float(key) if type(key) is int and abs(key) < EXACT else escape(key)
+
+
+def is_position(name: Any) -> bool:
+    """Whether this is what the `$delete` of an array names: no integer key is, the largest ones have no exact float."""
+    return type(name) is int and 0 <= name < EXACT
+
+
+def named(name: Any) -> Any:
+    """The key that the `$delete` of an object names."""
+    return int(name) if type(name) is float else unescape(name)
+
+
 def marshal(value: Any) -> Any:
     """A value as a patch spells it, keys and strings escaped; the value itself where nothing needs it."""
     kind = type(value)
@@ -264,7 +283,7 @@ def merge(target: dict[Any, Any], patch: dict[Any, Any], undo: Undo | None = Non
 
 def _delete(target: dict[Any, Any], keys: Any, undo: Undo | None) -> None:
     for key in keys if type(keys) is list else [keys]:
-        key = unescape(key)
+        key = named(key)
         if type(key) is dict or type(key) is list:
             raise Unfit("$delete of what is no key")
         if key in target:

@@ -19,7 +19,7 @@ from msgspec.structs import FieldInfo
 from kantad.values.content import check_scalar, encode_json
 from kantad.values.copies import LazyDict
 from kantad.values.errors import Problem
-from kantad.values.keys import SEVERAL, one_spelling
+from kantad.values.keys import one_spelling
 
 SCALARS: Final = frozenset(
     {str, int, float, bool, NoneType, bytes, UUID, datetime, date, time, timedelta, Decimal, msgspec.UnsetType}
@@ -67,7 +67,7 @@ def name_of(key: Any) -> str | None:
 
 def name_in(held: dict[Any, Any], key: Any) -> str | None:
     """The same of a key that the dict may have: then it is spelled as the one there, whoever wrote that."""
-    if type(key) in SEVERAL and key in held:
+    if type(key) is not str and key in held:
         probe = _Probe(key)
         dict.get(held, probe)
         return str(next(iter(msgspec.to_builtins({probe.found: None}, str_keys=True))))

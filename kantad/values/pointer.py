@@ -124,6 +124,24 @@ def key_in(target: dict[Any, Any], segment: str | int) -> Any:
     return number if str(number) == segment and number in target else segment
 
 
+def respelled(new: Any, old: Any) -> Any:
+    """A value that takes the place of another, with the integer keys of that where it spells them as text."""
+    kind = type(new)
+    if kind is not type(old):
+        return new
+    if kind is list:
+        for position, (value, before) in enumerate(zip(new, old, strict=False)):
+            new[position] = respelled(value, before)
+        return new
+    if kind is not dict:
+        return new
+    made = {}
+    for key, value in new.items():
+        name = key_in(old, key)
+        made[name] = respelled(value, old[name]) if name in old else value
+    return made
+
+
 def lookup(root: Any, path: Path) -> Any:
     """The value at a path, or MISSING (also where the path runs through a scalar)."""
     for segment in path:

@@ -17,7 +17,7 @@ from kantad.values.effect import changed
 from kantad.values.errors import Problem
 from kantad.values.kinds import FREE, Kind, Member, Unsupported, compiled
 from kantad.values.normal import NormalForm, refuse_merged, unknown_member
-from kantad.values.patch import escape, unescape, unmarshal
+from kantad.values.patch import build, escape, named, unescape, unmarshal
 from kantad.values.pointer import Path
 from kantad.values.splice import spliced
 from kantad.values.validators import Validator
@@ -175,7 +175,7 @@ class Schema:
     ) -> list[Any]:
         """Put the defaults of deleted members into the patch; returns those that are deleted."""
         gone = []
-        for name in map(unescape, patch.get("$delete", ())):
+        for name in map(named, patch.get("$delete", ())):
             member = members.get(name)
             if member is None or member.optional:
                 gone.append(escape(name))
@@ -190,6 +190,7 @@ class Schema:
     def _fit_items(self, kind: Kind, old: dict[Any, Any], patch: dict[Any, Any]) -> Any:
         assert kind.item is not None
         found: dict[Any, Any] = {}
+        again = set()  # what is deleted in one spelling and set in another: it is set
         for key, sub in patch.items():
             if key == "$delete":
                 found[key] = sub
@@ -198,12 +199,21 @@ class Schema:
             if name not in old:
                 name = self.form.own_key(kind, name)
                 key = escape(name)
+                if name in old:
+                    again.add(name)
+                    sub = difference(old[name], build(sub))
+            if sub is SAME:
+                continue
             try:
                 made = self._fit(kind.item, old.get(name, MISSING), sub)
             except Problem as problem:
                 raise problem.at(name) from None
             if made is not SAME:
                 found[key] = made
+        if again and "$delete" in found:
+            found["$delete"] = [name for name in found["$delete"] if named(name) not in again]
+            if not found["$delete"]:
+                del found["$delete"]
         return found or SAME
 
     def _fit_elements(self, kind: Kind, old: list[Any], patch: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from msgspec import ValidationError
 from msgspec.inspect import AnyType, CustomType, DictType, Metadata, StructType, Type, UnionType, type_info
 
 from kantad.values.content import MISSING, copied
-from kantad.values.patch import unescape
+from kantad.values.patch import named, unescape
 from kantad.values.spelling import type_of
 
 ANEW: Final = {"$replace": None}  # as a patch: nothing of the old value is kept
@@ -93,7 +93,7 @@ class Mapping:
                 except ValidationError as error:
                     raise _above(error, f"[{json.dumps(name)}]") from None
         for name in patch.get("$delete", ()):
-            typed.pop(self.key(unescape(name)), None)
+            typed.pop(self.key(named(name)), None)
 
 
 class Field:
@@ -162,7 +162,7 @@ class Record:
         if "$replace" in patch:
             return dict.fromkeys((*self.fields, *raw), ANEW)
         subs = {unescape(name): sub for name, sub in patch.items() if name != "$delete"}
-        subs.update((unescape(name), ANEW) for name in patch.get("$delete", ()))
+        subs.update((named(name), ANEW) for name in patch.get("$delete", ()))
         if self.checks and not subs.keys().isdisjoint(self.fields):
             plain = (name for name, field in self.fields.items() if isinstance(field.shape, Whole))
             subs.update((name, ANEW) for name in plain)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from kantad.values.patch import escape, unescape
+from kantad.values.patch import escape, is_position, named, unescape
 from kantad.values.pointer import Path, key_in
 
 MOST_PATHS: Final = 8  # of a change, that `Touches` notes, and how many segments of each
@@ -28,11 +28,11 @@ def touched(patch: Any, path: Path = ()) -> Iterator[Path]:
         if key != "$delete":
             yield from touched(sub, (*path, str(unescape(key))))
             continue
-        for name in sub if type(sub) is list else [sub]:  # a request's patch is not checked yet
-            if type(name) is int:
+        for name in _gone(patch):
+            if is_position(name):
                 yield path
                 return
-            yield (*path, unescape(name))
+            yield (*path, str(named(name)))
 
 
 def _is_whole(patch: Any) -> bool:
@@ -40,20 +40,25 @@ def _is_whole(patch: Any) -> bool:
     return type(patch) is not dict or not patch or "$replace" in patch or "$insert" in patch
 
 
+def _gone(patch: dict[Any, Any]) -> list[Any]:
+    """What a patch deletes; a request's is not checked yet."""
+    names = patch.get("$delete", [])
+    return names if type(names) is list else [names]
+
+
 def tree_of(patch: Any) -> Tree | None:
     """What a patch touches, as a tree."""
     if _is_whole(patch):
         return None
-    gone = patch.get("$delete", ())
-    names = gone if type(gone) is list else [gone]
-    if any(type(name) is int for name in names):
+    names = _gone(patch)
+    if any(map(is_position, names)):
         return None
     tree: Tree = {}
     for key, sub in patch.items():  # one frame of the interpreter a level
         if key != "$delete":
             tree[str(unescape(key))] = tree_of(sub)
     for name in names:
-        tree[str(unescape(name))] = None
+        tree[str(named(name))] = None
     return tree
 
 
@@ -97,12 +102,11 @@ def meeting(tree: Tree | None, patch: Any, path: Path = ()) -> Path | None:
         return next(touched(patch, path), None)
     if not tree or _is_whole(patch):
         return path if tree else None
-    gone = patch.get("$delete", ())
-    for name in gone if type(gone) is list else [gone]:
-        if type(name) is int:
+    for name in _gone(patch):
+        if is_position(name):
             return path
-        if unescape(name) in tree:
-            return (*path, unescape(name))
+        if (segment := str(named(name))) in tree:
+            return (*path, segment)
     for segment, sub in shared(tree, patch):
         found = meeting(tree[segment], sub, (*path, segment))
         if found is not None:
@@ -135,13 +139,12 @@ class Watch:
         """The numbers of the paths that a logged patch `meets`."""
         if _is_whole(patch):
             return self.take_all()
-        gone = patch.get("$delete", ())
-        names = gone if type(gone) is list else [gone]
-        if any(type(name) is int for name in names):
+        names = _gone(patch)
+        if any(map(is_position, names)):
             return self.take_all()
         found, self.numbers = self.numbers, []
         for name in names:
-            node = self.below.pop(str(unescape(name)), None)
+            node = self.below.pop(str(named(name)), None)
             found += node.take_all() if node is not None else ()
         for segment, sub in list(shared(self.below, patch)):
             node = self.below[segment]

@@ -14,7 +14,19 @@ from typing import Any
 
 from kantad.values.content import MISSING
 from kantad.values.lines import Edit, announced, became, edits
-from kantad.values.patch import ADDED, DELETED, INSERTED, REMOVED, REPLACED, SET, SPLICED, build, unescape, unmarshal
+from kantad.values.patch import (
+    ADDED,
+    DELETED,
+    INSERTED,
+    REMOVED,
+    REPLACED,
+    SET,
+    SPLICED,
+    build,
+    named,
+    unescape,
+    unmarshal,
+)
 
 Entry = tuple[int, Any, Any, Any, Any]
 Path = tuple[Any, ...]
@@ -62,7 +74,7 @@ class Trace:
             patch = {key: sub for key, sub in patch.items() if key not in ("$delete", "$insert")}
         for key, sub in patch.items():
             if key == "$delete":
-                for name in map(unescape, sub if type(sub) is list else [sub]):
+                for name in map(named, sub if type(sub) is list else [sub]):
                     yield Edit((*path, name), self.take(name, DELETED), MISSING)
             elif type(sub) is dict and "$replace" not in sub and not self._is_new(patch, unescape(key), sub):
                 yield from self.inside(sub, (*path, unescape(key)))
@@ -103,7 +115,7 @@ class Trace:
 def _fits(patch: dict[Any, Any], given: set[str]) -> bool:
     """Whether a container whose keys were edited so is the one that this patch is of."""
     deleted = patch.get("$delete", [])
-    gone = {str(unescape(name)) for name in (deleted if type(deleted) is list else [deleted])}
+    gone = {str(named(name)) for name in (deleted if type(deleted) is list else [deleted])}
     keys = {str(unescape(key)): sub for key, sub in patch.items() if key != "$delete"}
     certain = {key for key, sub in keys.items() if type(sub) is not dict or "$replace" in sub}
     return gone | certain <= given <= gone | set(keys)

@@ -11,7 +11,8 @@ from kantad.values.content import MISSING, check, check_key, check_scalar, copie
 from kantad.values.diff import SAME, Effort, difference
 from kantad.values.errors import Problem
 from kantad.values.patch import escape
-from kantad.values.pointer import Path, format, index, key_in, parse
+from kantad.values.patch import gone as spelled
+from kantad.values.pointer import Path, format, index, key_in, parse, respelled
 from kantad.values.splice import MOST_MOVED
 
 
@@ -20,7 +21,7 @@ def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False, effort: 
     effort = effort or Effort()
     if type(patch) is not dict:
         check(patch, room, foreign)
-        return difference(old, copied(patch), effort)
+        return difference(old, respelled(copied(patch), old) if foreign else copied(patch), effort)
     if type(old) is not dict:
         made = _without_nulls(patch)
         check(made, room, foreign)
@@ -35,7 +36,7 @@ def merge_patch(old: Any, patch: Any, room: int, foreign: bool = False, effort: 
             key = key_in(old, key)
         if value is None:
             if key in old:
-                gone.append(escape(key))
+                gone.append(spelled(key))
             continue
         try:
             sub = merge_patch(old.get(key, MISSING), value, room - 1, foreign, effort)
@@ -99,7 +100,7 @@ class Draft:
             except Problem as problem:
                 raise problem.at(key) from None
 
-    def difference(self, effort: Effort) -> Any:
+    def difference(self, effort: Effort, foreign: bool) -> Any:
         """The canonical patch from the base to the draft, or SAME."""
         found: dict[Any, Any] = {}
         gone = []
@@ -107,13 +108,12 @@ class Draft:
             old = self.base.get(key, MISSING)
             if value is MISSING:
                 if old is not MISSING:
-                    gone.append(escape(key))
+                    gone.append(spelled(key))
                 continue
-            sub = (
-                value.difference(effort)
-                if type(value) is Draft and value.base is old
-                else copied(difference(old, _settled(value), effort))
-            )
+            if type(value) is Draft and value.base is old:
+                sub = value.difference(effort, foreign)
+            else:
+                sub = copied(difference(old, respelled(_settled(value), old) if foreign else _settled(value), effort))
             if sub is not SAME:
                 found[escape(key)] = sub
         if gone:
@@ -191,10 +191,10 @@ def json_patch(old: Any, operations: Any, room: int, foreign: bool = False) -> A
         raise Problem("patch_mismatch", "a JSON Patch cannot remove the value it is applied to")
     if type(new) is Draft and new.base is old:
         new.check(room, foreign)
-        return new.difference(Effort())
+        return new.difference(Effort(), foreign)
     made = _settled(new)
     check(made, room, foreign)
-    return copied(difference(old, made))
+    return copied(difference(old, respelled(made, old) if foreign else made))
 
 
 def operation_paths(operations: Any, path: Path) -> list[Path]:

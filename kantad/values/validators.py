@@ -12,7 +12,7 @@ from msgspec import convert
 
 from kantad.values.content import copied
 from kantad.values.errors import RAISED, Problem, said, told
-from kantad.values.pointer import Path, format
+from kantad.values.pointer import Path, format, key_in
 
 Validator = Callable[["ReadOnly", tuple[Path, ...]], None]
 
@@ -45,7 +45,11 @@ class ReadOnly(Mapping[Any, Any]):
         return convert(copied(self._held), kind, str_keys=True)
 
     def __getitem__(self, key: Any) -> Any:
-        return seen(self._held[key])
+        return seen(self._held[self._key(key)])
+
+    def _key(self, key: Any) -> Any:
+        """The key that this one names: a path has an integer one as text."""
+        return key if key in self._held else key_in(self._held, key)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._held)
@@ -54,7 +58,7 @@ class ReadOnly(Mapping[Any, Any]):
         return len(self._held)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._held
+        return self._key(key) in self._held
 
     def __repr__(self) -> str:
         return repr(self._held)

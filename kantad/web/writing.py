@@ -13,6 +13,7 @@ from msgspec import Meta
 from kantad.engine.engine import Engine
 from kantad.engine.preconditions import look_back, looks_back
 from kantad.engine.proposal import Ack, Condition, Outcome, Proposal
+from kantad.values.astext import as_text
 from kantad.values.content import MISSING, encode_json
 from kantad.values.errors import Problem
 from kantad.values.moment import time_text
@@ -112,7 +113,7 @@ def outcome_body(outcome: Outcome, *, diff: bool = False) -> dict[str, Any]:
     if diff and not outcome.changed:
         body["diff"] = {}
     elif diff and outcome.diff is not None:  # of a repeated request whose record is compacted it is not known
-        body["diff"] = outcome.diff
+        body["diff"] = as_text(outcome.diff)
     return body
 
 
