@@ -1,5 +1,6 @@
 """Fixtures for all who need a server: one in this process, and the command as a process of its own."""
 
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,11 @@ import pytest
 
 from tests.process.running import Running
 from tests.serving import Serving
+
+# A shell without job control has what it runs in the background ignore these, and so would all that tests start.
+for interrupt in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(interrupt) is signal.SIG_IGN:
+        signal.signal(interrupt, signal.default_int_handler if interrupt is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture
