@@ -125,21 +125,27 @@ def key_in(target: dict[Any, Any], segment: str | int) -> Any:
 
 
 def respelled(new: Any, old: Any) -> Any:
-    """A value that takes the place of another, with the integer keys of that where it spells them as text."""
+    """A value that takes the place of another, with the integer keys of that where it spells them as text.
+
+    It is changed in place, but for an object whose keys are spelled otherwise.
+    """
     kind = type(new)
     if kind is not type(old):
         return new
     if kind is list:
         for position, (value, before) in enumerate(zip(new, old, strict=False)):
-            new[position] = respelled(value, before)
-        return new
+            if type(value) is dict or type(value) is list:
+                new[position] = respelled(value, before)
     if kind is not dict:
         return new
-    made = {}
+    names = {}
     for key, value in new.items():
-        name = key_in(old, key)
-        made[name] = respelled(value, old[name]) if name in old else value
-    return made
+        name = key
+        if key not in old and (name := key_in(old, key)) is not key:
+            names[key] = name
+        if type(value) is dict or type(value) is list:
+            new[key] = respelled(value, old.get(name))
+    return {names.get(key, key): value for key, value in new.items()} if names else new
 
 
 def lookup(root: Any, path: Path) -> Any:
