@@ -28,7 +28,7 @@ ONE = str(uuid.UUID(int=1))
 class Data(msgspec.Struct):
     d: dict[int | uuid.UUID, int] = {}
     e: dict[int, dict[str, int]] = {}
-    l: list[dict[int, int]] = []  # noqa: E741
+    many: list[dict[int, int]] = []
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def shown(engine: Engine) -> Any:
 async def test_a_value_that_is_read_and_put_back_is_what_it_was(path: Path) -> None:
     engine = opened(path)
     await write(engine, asked("put", "/d", {ONE: 1, "5": 2, "6": 2}))
-    await write(engine, asked("put", "/l", [{}, {"5": 1}, {"6": 1, "7": 1}]))
+    await write(engine, asked("put", "/many", [{}, {"5": 1}, {"6": 1, "7": 1}]))
     assert engine.root["d"] == {ONE: 1, 5: 2, 6: 2}
     outcome = engine.transact(asked("put", "", shown(engine)))
     assert not outcome.changed
     await write(engine, asked("put", "/d", {ONE: 1, "5": 3, "6": 2}))
     assert engine.root["d"] == {ONE: 1, 5: 3, 6: 2}
-    await write(engine, asked("put", "/l", [{"5": 1}, {"6": 2, "7": 1, "8": 1}, {}]))
-    assert engine.root["l"] == [{5: 1}, {6: 2, 7: 1, 8: 1}, {}]
+    await write(engine, asked("put", "/many", [{"5": 1}, {"6": 2, "7": 1, "8": 1}, {}]))
+    assert engine.root["many"] == [{5: 1}, {6: 2, 7: 1, 8: 1}, {}]
     await write(engine, asked("patch", "/d", {"$replace": {"6": 4, "7": 1}}))
     assert engine.root["d"] == {6: 4, 7: 1}
     state = shown(engine)
